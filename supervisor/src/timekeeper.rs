@@ -1,10 +1,11 @@
 //! Corrects the date by a clock that the enclave trusts.
 //!
 //! Invariant: only on Nitro, whose hypervisor the enclave trusts; elsewhere that clock is the host's, and nothing corrects the date. It
-//! is set at most once, before the first service starts, and changes by at most 500 millionths from then on. What is decided is in
+//! is set at most once, before the first service starts, never later, and changes by at most 500 millionths from then on. What is decided is in
 //! [`cloister_clock`].
 
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use cloister_sys::platform::Platform;
 use cloister_sys::ptp::{Ptp, Sample};
 use cloister_wire::control::{Time, TimeSource};
 use rustix::time::Timespec;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Moment;
+use crate::launcher::Event;
 use crate::logs::Shared;
 use crate::status::Board;
 
@@ -26,6 +29,10 @@ use crate::status::Board;
 /// that of an enclave's hypervisor: ten times that is assumed.
 const LIMITS: SourceLimits =
     SourceLimits { max_round_trip: Duration::from_millis(1), error: Duration::from_millis(10) };
+
+/// How often the clock is read, at once, until a reading can be used and the date is set. Afterwards services run, and a date that
+/// is far off stays far off: one interruption must not cause that. A reading takes microseconds, so no boot is delayed.
+const ATTEMPTS: u32 = 5;
 
 /// A clock to read, and the date to correct by it.
 pub trait Clock: Send + 'static {
@@ -66,15 +73,40 @@ pub fn trusted_clock(root: &Path) -> io::Result<Option<Ptp>> {
     }
 }
 
-/// Corrects the date now, and from then on regularly. `may_step`: no service has started yet.
-pub(crate) fn keep<C: Clock>(clock: C, board: &Arc<Board>, logs: Shared, may_step: bool) {
+/// Corrects the date now, and from then on regularly, if there is a clock for that. `may_step`: no service has started yet. A tick in
+/// `events` makes the core publish that the date is trusted, or no longer.
+///
+/// A clock that cannot be opened leaves the date untrusted: that is no reason to end the supervisor, and with it the machine.
+pub(crate) fn start<C: Clock>(
+    clock: io::Result<Option<C>>,
+    board: &Arc<Board>,
+    logs: &Shared,
+    may_step: bool,
+    events: UnboundedSender<Event>,
+) {
+    match clock {
+        Ok(Some(clock)) => keep(clock, board, logs.clone(), may_step, events),
+        Ok(None) => {}
+        Err(error) => {
+            logs.log(None, &format!("the date is not trusted: cannot open the hypervisor's clock: {error}"));
+        }
+    }
+}
+
+fn keep<C: Clock>(
+    clock: C,
+    board: &Arc<Board>,
+    logs: Shared,
+    may_step: bool,
+    events: UnboundedSender<Event>,
+) {
     let discipline = Arc::new(Mutex::new(Discipline::new(LIMITS, may_step)));
     let shared = Arc::clone(&discipline);
     board.keep_time(move |uncorrected| {
         time(&shared.lock().unwrap_or_else(PoisonError::into_inner), uncorrected)
     });
-    let mut keeper = Keeper { clock, discipline, last: None };
-    keeper.round(board, &logs);
+    let mut keeper = Keeper { clock, discipline, events, last: None };
+    keeper.first_rounds(board, &logs);
     let board = Arc::clone(board);
     drop(tokio::spawn(async move {
         let mut rounds = interval(PERIOD);
@@ -104,9 +136,14 @@ fn since_boot() -> Duration {
 struct Keeper<C> {
     clock: C,
     discipline: Arc<Mutex<Discipline>>,
-    /// What the log contains already: the trust, and why the last round failed.
-    last: Option<(bool, Option<String>)>,
+    /// To the core, after a change.
+    events: UnboundedSender<Event>,
+    /// What the log contains already: the trust, and the kind of the last round's error.
+    last: Option<(bool, Option<Kind>)>,
 }
+
+/// Which error it was, without its numbers: those differ each time, and one line a minute would fill the log.
+type Kind = (Discriminant<RoundError>, Option<Discriminant<Refusal>>);
 
 /// Why a round changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -121,9 +158,26 @@ enum RoundError {
     Correct(io::Error),
 }
 
+impl RoundError {
+    fn kind(&self) -> Kind {
+        let refusal = if let Self::Refused(refusal) = self { Some(discriminant(refusal)) } else { None };
+        (discriminant(self), refusal)
+    }
+}
+
 impl<C: Clock> Keeper<C> {
-    /// Reads, judges and corrects. What changed is logged and published.
-    fn round(&mut self, board: &Board, logs: &Shared) {
+    /// Rounds until one succeeds. From then on services run.
+    fn first_rounds(&mut self, board: &Board, logs: &Shared) {
+        for _ in 0..ATTEMPTS {
+            if self.round(board, logs) {
+                break;
+            }
+        }
+        self.discipline.lock().unwrap_or_else(PoisonError::into_inner).end_steps();
+    }
+
+    /// Reads, judges and corrects; returns whether that succeeded. What changed is logged and published.
+    fn round(&mut self, board: &Board, logs: &Shared) -> bool {
         let mut discipline = self.discipline.lock().unwrap_or_else(PoisonError::into_inner);
         let corrected = correct(&self.clock, &mut discipline);
         let trusted = discipline.is_trusted(since_boot());
@@ -134,18 +188,23 @@ impl<C: Clock> Keeper<C> {
                 &format!("date set by the hypervisor's clock: {} ms added", offset.nanos() / 1_000_000),
             );
         }
-        let now = (trusted, corrected.err().map(|error| error.to_string()));
+        let succeeded = corrected.is_ok();
+        let error = corrected.err();
+        let now = (trusted, error.as_ref().map(RoundError::kind));
         if self.last.as_ref() == Some(&now) {
-            return;
+            return succeeded;
         }
-        if let (_, Some(why)) = &now {
-            logs.log(None, why);
+        if let Some(error) = error {
+            logs.log(None, &error.to_string());
         }
         if self.last.as_ref().is_none_or(|last| last.0 != trusted) {
             logs.log(None, if trusted { "the date is trusted" } else { "the date is not trusted" });
             board.time_changed();
+            // If the core is gone, so is this supervisor.
+            self.events.send(Event::Tick).unwrap_or_default();
         }
         self.last = Some(now);
+        succeeded
     }
 }
 

@@ -125,10 +125,15 @@ impl Judgement {
 
 impl Discipline {
     /// A clock about which nothing is known. `may_step`: the first correction may set it, since nothing runs yet that would be
-    /// disturbed.
+    /// disturbed, until [`Self::end_steps`].
     #[must_use]
     pub const fn new(limits: SourceLimits, may_step: bool) -> Self {
         Self { limits, may_step, known: None }
+    }
+
+    /// From now on the clock is never set: something may run that would be disturbed.
+    pub const fn end_steps(&mut self) {
+        self.may_step = false;
     }
 
     /// Judges a round of readings made at `now`, the time since boot: the fastest counts, since its error is the smallest.

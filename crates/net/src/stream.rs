@@ -171,6 +171,15 @@ impl Stream {
         }
     }
 
+    /// Shuts down the peer's direction: what it has sent can still be read, what it sends from now on fails there. A disconnected
+    /// peer is not an error.
+    pub fn end_receiving(&self) -> io::Result<()> {
+        match rustix::net::shutdown(&*self.io, Shutdown::Read) {
+            Err(Errno::NOTCONN) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes a TCP peer see a reset instead of an orderly end when this is closed, also if this process is killed.
     /// Other sockets have no resets.
     pub fn reset_on_close(&self) -> io::Result<()> {

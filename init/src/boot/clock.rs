@@ -1,12 +1,12 @@
 //! Stage `clock`: requires the platform's clock source, and a plausible date.
 //!
 //! Invariant: it never takes a time from the host, and on a platform that defines a clock source the boot ends without it
-//! (docs/decisions/011).
+//! (docs/decisions/011). That the kernel does not leave the counter later is due to `tsc=reliable` in its command line.
 
 use std::fs;
 use std::time::Duration;
 
-use cloister_clock::{EARLIEST, LATEST};
+use cloister_clock::{Date, EARLIEST};
 use cloister_sys::platform::Platform;
 use rustix::event::Timespec as Pause;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
@@ -22,11 +22,12 @@ const AVAILABLE: &str = "/sys/devices/system/clocksource/clocksource0/available_
 /// The processor's time stamp counter.
 const TSC: &str = "tsc";
 
-/// The same counter until the kernel has refined its frequency, about a second after the boot (`arch/x86/kernel/tsc.c`).
+/// The same counter until the kernel has refined its frequency (`arch/x86/kernel/tsc.c`).
 const TSC_EARLY: &str = "tsc-early";
 
-/// How long to wait for [`TSC`] if another source is in use and there is only [`TSC_EARLY`]. Selecting that would not last: the
-/// kernel removes it, and uses the source that it rates best. The refinement takes a second, and twice that if it is disturbed.
+/// How long to wait for [`TSC`] if another source is in use. The kernel registers it when it has refined its frequency, which takes a
+/// second and is repeated as often as it is disturbed (`tsc_refine_calibration_work`). Selecting [`TSC_EARLY`] would not last: the
+/// kernel removes it then, and uses the source that it rates best.
 const REFINED: Duration = Duration::from_secs(5);
 
 /// How often to check for it, in nanoseconds.
@@ -37,7 +38,8 @@ const CHECK_NS: i64 = 50_000_000;
 pub fn check(boot: &mut Boot) -> Result<String, BootError> {
     let platform = boot.platform.unwrap_or(Platform::Virtual);
     let mut found = require(platform)?;
-    if !is_plausible(clock_gettime(ClockId::Realtime).tv_sec) {
+    let now = clock_gettime(ClockId::Realtime);
+    if !Date::from_parts(now.tv_sec, now.tv_nsec).is_some_and(Date::is_plausible) {
         clock_settime(ClockId::Realtime, Timespec { tv_sec: EARLIEST.seconds(), tv_nsec: 0 })
             .map_err(|error| BootError::Kernel("cannot set the date", error.into()))?;
         found.push_str(", date reset");
@@ -65,7 +67,8 @@ fn require(platform: Platform) -> Result<String, BootError> {
         return Ok(before);
     }
     let refused = |found| BootError::ClockSource { platform, found, allowed };
-    let better = await_better(allowed)?.ok_or_else(|| refused(before.clone()))?;
+    let better =
+        await_better(allowed, REFINED, || read(AVAILABLE))?.ok_or_else(|| refused(before.clone()))?;
     fs::write(CURRENT, better).map_err(|error| BootError::Path(CURRENT, error))?;
     let after = read(CURRENT)?;
     if after == better { Ok(format!("{after} selected, was {before}")) } else { Err(refused(after)) }
@@ -77,13 +80,16 @@ fn is_allowed(source: &str, allowed: &[&str]) -> bool {
     allowed.is_empty() || allowed.contains(&refined)
 }
 
-/// The best source that can be selected, as soon as there is one.
-fn await_better(allowed: &[&'static str]) -> Result<Option<&'static str>, BootError> {
-    let end = uptime().saturating_add(REFINED);
+/// The best source that can be selected, as soon as there is one, or none after `limit`.
+fn await_better<F: FnMut() -> Result<String, BootError>>(
+    allowed: &[&'static str],
+    limit: Duration,
+    mut available: F,
+) -> Result<Option<&'static str>, BootError> {
+    let end = uptime().saturating_add(limit);
     loop {
-        let available = read(AVAILABLE)?;
-        let better = better(&available, allowed);
-        if better.is_some() || !is_refined_later(&available, allowed) || uptime() >= end {
+        let better = better(&available()?, allowed);
+        if better.is_some() || uptime() >= end {
             return Ok(better);
         }
         // Interrupted by a signal, it checks earlier.
@@ -97,19 +103,9 @@ fn better(available: &str, allowed: &[&'static str]) -> Option<&'static str> {
     allowed.iter().copied().find(|source| available.split_whitespace().any(|name| name == *source))
 }
 
-/// Whether the counter is allowed and will be available.
-fn is_refined_later(available: &str, allowed: &[&str]) -> bool {
-    allowed.contains(&TSC) && available.split_whitespace().any(|name| name == TSC_EARLY)
-}
-
 fn read(path: &'static str) -> Result<String, BootError> {
     let text = fs::read_to_string(path).map_err(|error| BootError::Path(path, error))?;
     Ok(text.trim().to_owned())
-}
-
-/// Whether a date, in seconds since 1970, is plausible.
-fn is_plausible(seconds: i64) -> bool {
-    (EARLIEST.seconds()..LATEST.seconds()).contains(&seconds)
 }
 
 #[cfg(test)]
@@ -145,10 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_early_counter_is_worth_waiting_for() {
-        assert!(is_refined_later("kvm-clock tsc-early", allowed(Platform::Snp)));
-        assert!(!is_refined_later("kvm-clock hpet", allowed(Platform::Snp)));
-        assert!(!is_refined_later("tsc-early", allowed(Platform::Virtual)));
+    fn a_counter_that_becomes_available_is_waited_for_whatever_is_available_before() {
+        // Between the early counter's removal and the registration of the refined one there may be neither.
+        let mut reads = ["kvm-clock tsc-early", "kvm-clock hpet", "kvm-clock tsc"].into_iter();
+        let next = || Ok(reads.next().unwrap().to_owned());
+        assert_eq!(await_better(allowed(Platform::Snp), REFINED, next).unwrap(), Some(TSC));
+        let never = || Ok("kvm-clock hpet".to_owned());
+        assert_eq!(await_better(allowed(Platform::Snp), Duration::from_millis(1), never).unwrap(), None);
+    }
+
+    #[test]
+    fn the_command_line_keeps_the_kernel_from_leaving_the_counter() {
+        let arguments = include_str!("../../../kernel-config/cmdline.x86_64");
+        assert!(arguments.lines().any(|line| line == "tsc=reliable"));
     }
 
     #[test]
@@ -160,21 +165,5 @@ mod tests {
         assert_eq!(error(Platform::Tdx), "the clock source is \"hpet\", but on tdx it must be tsc");
         let nitro = "the clock source is \"hpet\", but on nitro it must be kvm-clock or tsc";
         assert_eq!(error(Platform::Nitro), nitro);
-    }
-
-    #[test]
-    fn a_date_before_this_program_or_long_after_it_is_implausible() {
-        for (seconds, plausible) in [
-            (0, false),
-            (EARLIEST.seconds() - 1, false),
-            (EARLIEST.seconds(), true),
-            (2_398_377_599, true),
-            (2_398_377_600, false),
-            (4_102_444_800, false),
-            (i64::MAX, false),
-            (i64::MIN, false),
-        ] {
-            assert_eq!(is_plausible(seconds), plausible, "{seconds}");
-        }
     }
 }

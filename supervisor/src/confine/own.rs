@@ -249,8 +249,13 @@ mod tests {
 
     /// Runs `test` in a thread with the filter; other threads are unaffected.
     fn confined(test: impl FnOnce() + Send + 'static) {
+        confined_as(false, test);
+    }
+
+    /// The same with the filter of a supervisor that corrects the date, or does not.
+    fn confined_as(keeps_time: bool, test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(move || {
-            let program = program(false).unwrap();
+            let program = program(keeps_time).unwrap();
             set_no_new_privs(true).unwrap();
             cloister_sys::seccomp::install(&program).unwrap();
             test();
@@ -300,6 +305,28 @@ mod tests {
         assert_eq!(answer(&without, libc::SYS_adjtimex, THIS_ARCH, 0), errno_of(libc::EPERM));
         for call in [libc::SYS_clock_settime, libc::SYS_clock_adjtime, libc::SYS_settimeofday] {
             assert_ne!(answer(&with, call, THIS_ARCH, 0), ALLOW, "{call}");
+        }
+    }
+
+    #[test]
+    fn the_calls_that_read_the_clock_and_correct_the_date_work_under_its_filter() {
+        use cloister_sys::{adjust, ptp::Ptp};
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("sys/class/ptp/ptp0")).unwrap();
+        std::fs::write(root.path().join("sys/class/ptp/ptp0/clock_name"), "KVM virtual PTP\n").unwrap();
+        std::fs::create_dir(root.path().join("dev")).unwrap();
+        std::fs::write(root.path().join("dev/ptp0"), "").unwrap();
+        // A correction by nothing; without the privilege the kernel refuses it, with the filter or without.
+        let correct = || adjust::slew(0).map_err(|error| error.raw_os_error());
+        let expected = correct();
+        for (keeps_time, read, corrected) in
+            [(true, libc::ENOTTY, expected), (false, libc::EPERM, Err(Some(libc::EPERM)))]
+        {
+            let clock = Ptp::open(root.path()).unwrap().unwrap();
+            confined_as(keeps_time, move || {
+                assert_eq!(clock.read().unwrap_err().raw_os_error(), Some(read), "{keeps_time}");
+                assert_eq!(correct(), corrected, "{keeps_time}");
+            });
         }
     }
 

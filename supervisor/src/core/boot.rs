@@ -13,9 +13,8 @@ use std::sync::Arc;
 
 use cloister_manifest::model::{Control, MAX_BYTES, Manifest, Root, Service};
 use cloister_net::Entrance;
-use cloister_sys::ptp::Ptp;
 use cloister_wire::control::{Register, bounded};
-use cloister_wire::hold::Welcome;
+use cloister_wire::hold::{Held, Welcome};
 use tokio::sync::{mpsc, watch};
 
 use super::equip::{Equipment, Resources};
@@ -84,7 +83,9 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     serve_all(setup.logs, inside.logs, |listener| logs::serve(listener, logs.clone(), Arc::clone(&readers)));
     allow.send_replace(control);
     prepare(valid, &setup.paths, &logs);
-    keep_time(setup.clock, &board, &logs, welcome.restarts);
+    let (events, own_events) = mpsc::unbounded_channel();
+    let may_step = nothing_has_started(saved.as_ref(), &welcome.held);
+    timekeeper::start(setup.clock, &board, &logs, may_step, events.clone());
     let owners = Owners::default();
     let resources = Resources { logs: &logs, owners: &owners, board: &board };
     let (servants, servant_events) =
@@ -94,7 +95,6 @@ pub async fn run(setup: Setup) -> Result<(), CoreError> {
     let machine = launcher(manifest, init.root().await?, saved, setup.seed);
     stages.end("root", &board);
     let (machine, actions) = machine.map_or_else(fatal, |machine| (machine, Vec::new()));
-    let (events, own_events) = mpsc::unbounded_channel();
     let core = Core {
         machine,
         services: services.into(),
@@ -247,11 +247,9 @@ fn prepare(manifest: Option<&Manifest>, paths: &Paths, logs: &Shared) {
     }
 }
 
-/// Corrects the date before the first service starts, if there is a clock for that.
-fn keep_time(clock: Option<Ptp>, board: &Arc<Board>, logs: &Shared, restarts: u32) {
-    if let Some(clock) = clock {
-        timekeeper::keep(clock, board, logs.clone(), restarts == 0);
-    }
+/// Whether no service has started since the boot, also under an earlier supervisor: the state is saved before the first one starts.
+const fn nothing_has_started(saved: Option<&Saved>, held: &[Held]) -> bool {
+    saved.is_none() && held.is_empty()
 }
 
 /// The first turn: the services are started, or those that init holds are taken over.

@@ -62,8 +62,8 @@ pub struct Setup {
     pub addresses: Addresses,
     /// The paths of files.
     pub paths: Paths,
-    /// The clock that may correct the date, if this machine has one.
-    pub clock: Option<Ptp>,
+    /// The clock that may correct the date, if this machine has one, or why it cannot be used.
+    pub clock: io::Result<Option<Ptp>>,
     /// For jitter.
     pub seed: u64,
     /// The measurement registers of this machine.

@@ -217,7 +217,10 @@ impl Core {
     /// Stores the decision, performs it and publishes it. An unchanged state is stored and published already: writing
     /// it again would cost as much as the largest change.
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), CoreError> {
-        let changed = self.servants.take_changed() || self.saved.as_ref() != Some(self.machine.state());
+        // A host acknowledges the number of the final state, which therefore stays the last one.
+        let new_time = self.board.has_new_time() && !self.machine.is_closing();
+        let changed =
+            self.servants.take_changed() || self.saved.as_ref() != Some(self.machine.state()) || new_time;
         if changed {
             let state = self.machine.state().clone();
             let (seq, servants) = (self.board.read().seq, self.servants.saved());

@@ -2,6 +2,7 @@
 //!
 //! Invariant: its number increases with each change, also across crashes of the supervisor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cloister_wire::control::{FinishedStage, IngressCounters, Register, ServiceStatus, State, Status, Time};
@@ -15,6 +16,8 @@ pub struct Board {
     current: watch::Sender<Status>,
     ingress: Mutex<Box<dyn Fn() -> IngressCounters + Send>>,
     time: Mutex<Box<dyn Fn(Time) -> Time + Send>>,
+    /// Whether the trust in the date has changed since the last publication.
+    new_time: AtomicBool,
 }
 
 impl std::fmt::Debug for Board {
@@ -44,6 +47,7 @@ impl Board {
             current: watch::Sender::new(status),
             ingress: Mutex::new(Box::new(IngressCounters::default)),
             time: Mutex::new(Box::new(|uncorrected| uncorrected)),
+            new_time: AtomicBool::new(false),
         }
     }
 
@@ -62,9 +66,15 @@ impl Board {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(time);
     }
 
-    /// Publishes that the date is trusted now, or no longer.
+    /// Records that the date is trusted now, or no longer: the next [`Self::publish`] is a change.
     pub fn time_changed(&self) {
-        self.current.send_modify(|status| status.seq = status.seq.saturating_add(1));
+        self.new_time.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has not been published yet.
+    #[must_use]
+    pub fn has_new_time(&self) -> bool {
+        self.new_time.load(Ordering::Relaxed)
     }
 
     /// Continues the numbers from `seq`, which an earlier supervisor reached.
@@ -85,7 +95,11 @@ impl Board {
     /// Publishes a state, and returns its number. Publishing the current state again changes nothing.
     pub fn publish(&self, state: State, services: Vec<ServiceStatus>, servants: Vec<ServiceStatus>) -> u64 {
         self.current.send_if_modified(|status| {
-            let changed = status.state != state || status.services != services || status.servants != servants;
+            let new_time = self.new_time.swap(false, Ordering::Relaxed);
+            let changed = new_time
+                || status.state != state
+                || status.services != services
+                || status.servants != servants;
             if changed {
                 status.seq = status.seq.saturating_add(1);
                 status.state = state;
@@ -130,5 +144,9 @@ mod tests {
         assert_eq!(board.publish(State::Ready, Vec::new(), Vec::new()), first + 1);
         board.resume_from(100);
         assert_eq!(board.publish(State::Starting, Vec::new(), Vec::new()), 102);
+        board.time_changed();
+        assert_eq!(board.read().seq, 102, "a number is published in a turn, which saves it");
+        assert_eq!(board.publish(State::Starting, Vec::new(), Vec::new()), 103);
+        assert_eq!(board.publish(State::Starting, Vec::new(), Vec::new()), 103);
     }
 }

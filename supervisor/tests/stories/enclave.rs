@@ -151,7 +151,7 @@ impl Enclave {
                     logs: Entrance::host(host(logs)),
                     addresses,
                     paths,
-                    clock: None,
+                    clock: Ok(None),
                     seed: 1,
                     registers: Vec::new(),
                     servants: Given {

@@ -37,6 +37,16 @@ fn the_first_correction_sets_the_date_and_later_ones_do_not() {
 }
 
 #[test]
+fn the_date_is_not_set_once_services_may_run_even_if_no_reading_could_be_used_before() {
+    let mut discipline = Discipline::new(LIMITS, true);
+    let slow = reading(0, 3600 * SECOND, 2 * MILLI);
+    assert!(discipline.judge(&[slow], Duration::ZERO).is_err());
+    discipline.end_steps();
+    let later = correct(&mut discipline, &[reading(0, 3600 * SECOND, 1000)], PERIOD);
+    assert_eq!(later, Correction::Slew(Offset::from_nanos(30 * MILLI)));
+}
+
+#[test]
 fn a_small_offset_and_that_of_running_programs_is_never_a_step() {
     let slew = |offset| Correction::Slew(Offset::from_nanos(offset));
     let first = |may_step, offset| {
