@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing but the entry can be reached through its descriptor. It is a mount of its own that has no place in any
 //! namespace: `..` ends there. Its user may write the bytes that a report must contain, and nothing else; in particular no privilege
-//! level (SNP: the VMPL), so reports have the provider's default.
+//! level. So reports of SNP are requested for VMPL 0: the kernel fills a new entry with zeros.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
