@@ -40,7 +40,10 @@ impl Module {
         Self::work(platform, ready, name, move |order| match order {
             Order::Connect(stream) => provider.connect(stream),
             // A caller that has just stopped waiting gets no answer.
-            Order::Request(Waiting { request, reply, .. }) => drop(reply.send(provider.answer(request))),
+            Order::Request(Waiting { request, reply, .. }) => {
+                let answer = provider.answer(request, &|| !reply.is_closed());
+                drop(reply.send(answer));
+            }
         })
     }
 
@@ -155,7 +158,7 @@ mod tests {
     use super::*;
     use crate::events::Events;
     use crate::exchange::{Reply, Values};
-    use crate::reports::Reports;
+    use crate::reports::{Reports, Wanted};
 
     fn service() -> Party {
         Party::Service("web".to_owned())
@@ -212,7 +215,7 @@ mod tests {
         let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let (asked, mut begun) = tokio::sync::mpsc::unbounded_channel();
-        let hardware = move |_: &[u8; 64]| {
+        let hardware = move |_: &[u8; 64], _: Wanted<'_>| {
             asked.send(()).unwrap();
             // Until the test ends.
             wait.recv().unwrap_or_default();

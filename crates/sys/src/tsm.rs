@@ -105,14 +105,17 @@ pub enum TsmError {
 /// Requests a report that contains `inblob`, below `root` ([`ROOT`]), for a privilege level (SNP: the VMPL) or the provider's default.
 /// Blocks for up to a minute in each of three attempts.
 pub fn report(root: &Path, inblob: &[u8; INBLOB_LENGTH], privlevel: Option<u32>) -> Result<Report, TsmError> {
-    unless_changed(|| request(&Entry::create(root)?, inblob, privlevel))
+    unless_changed(|| true, || request(&Entry::create(root)?, inblob, privlevel))
 }
 
-/// Repeats a request that another program has interfered with.
-fn unless_changed(mut request: impl FnMut() -> Result<Report, TsmError>) -> Result<Report, TsmError> {
+/// Repeats a request that another program has interfered with, as long as it is wanted.
+fn unless_changed(
+    wanted: impl Fn() -> bool,
+    mut request: impl FnMut() -> Result<Report, TsmError>,
+) -> Result<Report, TsmError> {
     for _ in 0..ATTEMPTS {
         match request() {
-            Err(TsmError::Changed) => {}
+            Err(TsmError::Changed) if wanted() => {}
             result => return result,
         }
     }

@@ -123,14 +123,26 @@ fn a_change_by_another_program_is_noticed() {
 fn a_request_that_another_program_changed_is_repeated_with_the_same_entry() {
     for (disturbances, expected) in [(0, true), (ATTEMPTS - 1, true), (ATTEMPTS, false)] {
         let (mut entry, mut requests) = (entry(), 0);
-        let report = unless_changed(|| {
+        let attempt = || {
             requests += 1;
             entry.disturbed = requests <= disturbances;
             request(&entry, &INPUT, None)
-        });
+        };
+        let report = unless_changed(|| true, attempt);
         assert_eq!(report.is_ok(), expected, "{disturbances}: {report:?}");
         assert_eq!(requests, ATTEMPTS.min(disturbances + 1));
     }
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_is_not_repeated() {
+    let mut requests = 0;
+    let attempt = || {
+        requests += 1;
+        Err(TsmError::Changed)
+    };
+    assert!(matches!(unless_changed(|| false, attempt), Err(TsmError::Changed)));
+    assert_eq!(requests, 1);
 }
 
 #[test]
