@@ -21,6 +21,7 @@ use crate::events::Unrecorded;
 use crate::exchange::{ModuleError, ReportError};
 use crate::module::Module;
 use crate::resource::{JSON, Refusal, Resource, response, wants_document};
+use crate::turns::Party;
 
 /// Time limit for a connection of a program inside or of a client outside: sending the request, the security module, and reading the response.
 pub(crate) const CLIENT_TIME: Duration = Duration::from_secs(20);
@@ -120,7 +121,8 @@ async fn respond(
         BodyError::Broken => (StatusCode::BAD_REQUEST, "the body is incomplete".to_owned()),
     })?;
     let service = client.service.service().unwrap_or_default();
-    let reply = module.request(resource.request(&bytes, service)?).await.map_err(|error| failed(&error))?;
+    let (request, party) = (resource.request(&bytes, service)?, Party::Service(service.to_owned()));
+    let reply = module.request(party, request).await.map_err(|error| failed(&error))?;
     let (kind, content) = response(reply, module.platform(), raw);
     let mut response = Response::new(content);
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -153,6 +155,7 @@ pub(crate) fn failed(error: &ModuleError) -> Refusal {
             StatusCode::INSUFFICIENT_STORAGE
         }
         ModuleError::Unavailable(_)
+        | ModuleError::Busy(_)
         | ModuleError::Report(ReportError::Tsm(TsmError::Busy | TsmError::WouldBlock)) => {
             StatusCode::SERVICE_UNAVAILABLE
         }

@@ -11,9 +11,10 @@ use cloister_sys::tsm::TsmError;
 
 use crate::events::{Snapshot, Unrecorded};
 
-/// Time limit for a request. The Nitro Security Module answers in some milliseconds; with every client waiting, the
-/// last one's turn comes after less than a second. A TDX quote takes about one. A device that hangs is reported after this
-/// time, although the driver of TDX waits for 30 s.
+/// Time limit for a request, its turn included. The Nitro Security Module answers in some milliseconds: with every client
+/// waiting, the last one's turn comes after less than a second. A TDX quote takes about a second: a party gets one per rotation
+/// ([`crate::turns`]), and what cannot be finished in time is refused. A device that hangs is reported after this time, although
+/// the driver of TDX waits for 30 s.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum length of the host's certificates in bytes: that of AMD's driver (`SEV_FW_BLOB_MAX_SIZE`). The kernel accepts twice as
@@ -120,6 +121,9 @@ pub(crate) enum ModuleError {
     /// This platform does not have it; the text has the alternative.
     #[error("{0}")]
     Unsupported(String),
+    /// Requests to this one leave no time for another.
+    #[error("busy: too many requests to {0} at once; repeat it later")]
+    Busy(&'static str),
     /// This one did not answer in time.
     #[error("{0} did not respond within {limit} s", limit = REQUEST_TIME.as_secs())]
     TimedOut(&'static str),

@@ -71,7 +71,8 @@ impl Keeper {
         }
     }
 
-    /// The log, for other threads. An event is in it once the module has answered.
+    /// The log, for other threads, as it was after the last request. If the module did not answer that one, the register may lack
+    /// the last event: the next request compares first.
     pub(crate) fn log(&self) -> Published {
         self.events.published()
     }

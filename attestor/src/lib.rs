@@ -14,6 +14,7 @@
 //! | `request` | the bodies of requests |
 //! | `exchange` | a request to what provides evidence, and what comes of it |
 //! | `module` | what provides evidence, one request at a time |
+//! | `turns` | whose request is next |
 //! | `provider` | its kinds: a security module, or reports |
 //! | `keeper` | a security module together with the event log |
 //! | `reports` | reports of TDX and SEV-SNP together with the event log |
@@ -45,3 +46,4 @@ mod request;
 mod resource;
 mod terminator;
 mod tls;
+mod turns;

@@ -21,7 +21,7 @@ use crate::key::{KeyError, TlsKey};
 use crate::module::Module;
 use crate::provider::Provider;
 use crate::remote::Remote;
-use crate::reports::Reports;
+use crate::reports::{Hardware, Reports};
 use crate::terminator;
 use crate::tls::Tls;
 
@@ -104,7 +104,9 @@ fn module() -> Result<Module, AttestorError> {
         }
         attestor::Provider::Tsm => {
             let entry = Folder::from(device()?);
-            Provider::Tsm(Reports::new(&platform, Box::new(move |data| entry.report(data)), events))
+            // This process handles no signals, which would interrupt the driver.
+            let hardware: Hardware = Box::new(move |data, wanted| entry.report(data, wanted));
+            Provider::Tsm(Reports::new(&platform, hardware, events))
         }
     };
     Module::start(&platform, provider).map_err(system("cannot start a thread for the provider of evidence"))

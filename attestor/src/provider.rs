@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::events::Published;
 use crate::exchange::{Answer, Reply, Request};
 use crate::keeper::Keeper;
-use crate::reports::{Recorder, Reports};
+use crate::reports::{Recorder, Reports, Wanted};
 
 /// What provides evidence.
 pub(crate) enum Provider {
@@ -23,10 +23,10 @@ pub(crate) enum Provider {
 
 impl Provider {
     /// Performs a request. It may block.
-    pub(crate) fn answer(&mut self, request: Request) -> Answer {
+    pub(crate) fn answer(&mut self, request: Request, wanted: Wanted<'_>) -> Answer {
         match self {
             Self::Module(keeper) => keeper.answer(request),
-            Self::Tsm(reports) => reports.answer(request),
+            Self::Tsm(reports) => reports.answer(request, wanted),
         }
     }
 
@@ -60,7 +60,7 @@ pub(crate) enum Ready {
     /// Nothing.
     #[cfg(test)]
     Nothing,
-    /// The log, as far as a security module has confirmed it.
+    /// The log, as it was after the security module's last request.
     Log(Published),
     /// Everything but evidence.
     Recorder(Recorder),

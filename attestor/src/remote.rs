@@ -25,6 +25,7 @@ use crate::exchange::{Request, Values};
 use crate::request::unreserved;
 use crate::resource::{self, Refusal, requested_with, unknown, wants_document};
 use crate::tls::Tls;
+use crate::turns::Party;
 
 /// base64url, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -129,7 +130,7 @@ impl Remote {
                 return Ok(status("ready"));
             }
         };
-        let reply = self.tls.module().request(wanted).await.map_err(|error| failed(&error))?;
+        let reply = self.tls.module().request(Party::Remote, wanted).await.map_err(|error| failed(&error))?;
         let raw = wants_document(request.headers());
         let (kind, content) = resource::response(reply, self.tls.module().platform(), raw);
         Ok(typed(kind, content))

@@ -1,6 +1,7 @@
 //! Reports of TDX and SEV-SNP, together with the event log.
 //!
-//! Invariant: the hardware is asked once for each nonce, and nothing but evidence waits for it: these platforms have no register
+//! Invariant: each report is requested for one nonce, and again only if the entry was changed meanwhile and its caller still
+//! waits. Nothing but evidence waits for the hardware: these platforms have no register
 //! that events are extended into, so the log is written and read without the hardware. Report data confirms it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,12 @@ use crate::exchange::{
 /// The kernel's names of the providers of reports (`drivers/virt/coco`), and their platforms.
 const PROVIDERS: [(&str, Platform); 2] = [("tdx_guest", Platform::Tdx), ("sev_guest", Platform::Snp)];
 
-/// The hardware: makes a report that contains these bytes. It may block.
-pub(crate) type Hardware = Box<dyn FnMut(&[u8; INBLOB_LENGTH]) -> Result<Report, TsmError> + Send>;
+/// Whether the caller of a request still waits.
+pub(crate) type Wanted<'a> = &'a dyn Fn() -> bool;
+
+/// The hardware: makes a report that contains these bytes. It may block, and begins nothing that is not wanted any more.
+pub(crate) type Hardware =
+    Box<dyn FnMut(&[u8; INBLOB_LENGTH], Wanted<'_>) -> Result<Report, TsmError> + Send>;
 
 /// The hardware and the log, as the hardware's thread uses them.
 pub(crate) struct Reports {
@@ -40,20 +45,20 @@ impl Reports {
     }
 
     /// Performs a request.
-    pub(crate) fn answer(&mut self, request: Request) -> Answer {
+    pub(crate) fn answer(&mut self, request: Request, wanted: Wanted<'_>) -> Answer {
         match self.recorder.answer(request) {
             Ok(answer) => answer,
-            Err(values) => self.evidence(&values).map(Reply::Evidence),
+            Err(values) => self.evidence(&values, wanted).map(Reply::Evidence),
         }
     }
 
-    fn evidence(&mut self, values: &Values) -> Result<Evidence, ModuleError> {
+    fn evidence(&mut self, values: &Values, wanted: Wanted<'_>) -> Result<Evidence, ModuleError> {
         let (report_data, events) = {
             let events = self.recorder.events();
             (values.report_data(&events.digests().head())?, events.snapshot())
         };
         let Report { provider, outblob, auxblob } =
-            (self.hardware)(&report_data).map_err(ReportError::from)?;
+            (self.hardware)(&report_data, wanted).map_err(ReportError::from)?;
         if !PROVIDERS.iter().any(|(name, platform)| *name == provider && platform.name() == self.platform) {
             return Err(ReportError::Provider(provider, self.platform.clone()).into());
         }
@@ -126,7 +131,7 @@ mod tests {
     /// A platform whose reports are the bytes that they must contain, and the host's certificates these.
     fn reports(platform: &str, provider: &'static str, certificates: usize) -> Reports {
         let events = Events::open(tempfile::tempfile().unwrap().into(), 1).unwrap();
-        let hardware = move |bytes: &[u8; INBLOB_LENGTH]| {
+        let hardware = move |bytes: &[u8; INBLOB_LENGTH], _: Wanted<'_>| {
             Ok(Report {
                 provider: provider.to_owned(),
                 outblob: bytes.to_vec(),
@@ -141,7 +146,7 @@ mod tests {
     }
 
     fn evidence(reports: &mut Reports) -> Result<Evidence, ModuleError> {
-        match reports.answer(Request::Evidence(values()))? {
+        match reports.answer(Request::Evidence(values()), &|| true)? {
             Reply::Evidence(evidence) => Ok(evidence),
             other => panic!("{other:?}"),
         }

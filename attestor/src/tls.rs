@@ -22,6 +22,7 @@ use crate::exchange::{ModuleError, Reply, Request, Values};
 use crate::key::{TlsKey, random};
 use crate::module::Module;
 use crate::resource::Refusal;
+use crate::turns::Party;
 
 /// How long a certificate is presented. Its evidence is then at most a minute old when a handshake begins, with time for the
 /// request to the module and for the terminator.
@@ -139,7 +140,7 @@ impl Tls {
     /// Evidence for the certificate with this serial number.
     async fn evidence(&self, serial: [u8; SERIAL]) -> Result<Carried, TlsError> {
         let values = Values { nonce: serial.to_vec(), public_key: self.public_key()?, user_data: Vec::new() };
-        match self.module.request(Request::Evidence(values)).await? {
+        match self.module.request(Party::Certificate, Request::Evidence(values)).await? {
             Reply::Evidence(evidence) => {
                 let platform = self.module.platform().to_owned();
                 Ok(Carried { platform, evidence: evidence.document })

@@ -8,13 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use cloister_sys::nsm::Nsm;
-use cloister_sys::tsm::{Folder, TsmError};
+use cloister_sys::tsm::{Folder, ROOT, TsmError};
 use cloister_wire::attestor::Provider;
 
 use crate::confine::ATTESTOR_UID;
-
-/// Where the kernel provides reports, relative to the root directory.
-const REPORTS: &str = "sys/kernel/config/tsm/report";
 
 /// The attestor's entry there. It exists as long as the machine: successors of supervisor and attestor use it again.
 const ENTRY: &str = "attestor";
@@ -28,7 +25,7 @@ pub fn open(root: &Path) -> io::Result<Option<(Provider, OwnedFd)>> {
     if let Some(device) = Nsm::open_if_present(root)? {
         return Ok(Some((Provider::Nsm, device)));
     }
-    match Folder::provide(&root.join(REPORTS), ENTRY, ATTESTOR_UID) {
+    match Folder::provide(&root.join(ROOT.trim_start_matches('/')), ENTRY, ATTESTOR_UID) {
         Ok(entry) => Ok(Some((Provider::Tsm, entry))),
         Err(TsmError::Absent(_)) => Ok(None),
         Err(error) => Err(io::Error::other(error)),
@@ -45,6 +42,15 @@ mod tests {
     fn a_machine_without_devices_has_no_provider() {
         let root = tempfile::tempdir().unwrap();
         assert!(open(root.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_provider_of_reports_that_cannot_be_used_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        // A directory without attributes, or without the privileges for it.
+        fs::create_dir_all(root.path().join(ROOT.trim_start_matches('/'))).unwrap();
+        let error = open(root.path()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot access the entry"), "{error}");
     }
 
     #[test]

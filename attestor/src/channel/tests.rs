@@ -1,4 +1,4 @@
-//! Clients as the supervisor passes them on, against a module that the test plays.
+//! Clients as the supervisor passes them on, against a module that the test emulates.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as Std;

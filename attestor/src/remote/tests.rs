@@ -1,4 +1,4 @@
-//! What strangers may request, against a module that the test plays.
+//! What strangers may request, against a module that the test emulates.
 
 use std::os::fd::OwnedFd;
 

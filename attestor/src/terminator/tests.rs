@@ -1,4 +1,4 @@
-//! Certificates and signatures, against a module that the test plays and a terminator that the test is.
+//! Certificates and signatures, against an emulated module and terminator.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};

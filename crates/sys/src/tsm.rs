@@ -1,15 +1,15 @@
 //! Evidence through configfs: `/sys/kernel/config/tsm/report` (Linux 6.7, `Documentation/ABI/testing/configfs-tsm`).
 //!
-//! Invariant: a report belongs to the bytes that it was requested for. Each request has an entry of its own, and the kernel's
-//! count of changes (`generation`) must have grown by exactly this request's writes, before and after the report is read. That also
-//! shows a failed write of `inblob`: configfs passes the bytes to the driver when the file is closed, and discards the result
-//! (`configfs_release_bin_file`).
+//! Invariant: a report belongs to the bytes that it was requested for. An entry has one user at a time, either for one request
+//! ([`report`]) or as long as the machine exists ([`Folder`]), and the kernel's count of changes (`generation`) must have grown by
+//! exactly this request's writes, before and after the report is read. That also shows a failed write of `inblob`: configfs passes
+//! the bytes to the driver when the file is closed, and discards the result (`configfs_release_bin_file`).
 //!
 //! Everything here blocks: a TDX quote takes about a second, since the driver polls for it once per second, and up to the driver's
 //! limit of 30 s (`tdx-guest.c`); a throttled SNP request up to 60 s (`sev-guest.c`). The kernel offers no way to cancel a read, so
 //! a caller with a shorter limit makes the request on a thread of its own and stops waiting; the thread ends with the driver's
-//! limit, and removes the entry. Signals must be blocked on that thread: one that is handled there interrupts the driver, which then
-//! refuses every request (`Busy`) until the host has answered the interrupted one.
+//! limit, and removes the entry of its request. A signal that is handled on that thread interrupts the driver, which then refuses
+//! every request (`Busy`) until the host has answered the interrupted one: the caller installs no handlers, or blocks signals there.
 
 mod folder;
 
@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -31,6 +32,19 @@ pub const BLOB_LIMIT: usize = 32 * 1024;
 
 /// Length of the data in a report in bytes: what SNP and TDX take. The kernel accepts less, and the driver refuses it later.
 pub const INBLOB_LENGTH: usize = 64;
+
+/// The kernel's provider on TDX (`tdx-guest.c`).
+const TDX: &str = "tdx_guest";
+
+/// Maximum length of a TDX quote in bytes: the buffer that the driver shares with the host (`GET_QUOTE_BUF_SIZE` of Linux 6.12),
+/// without its header (`struct tdx_quote_buf`). The host writes the length into the buffer, and drivers that do not compare it
+/// copy what is behind the buffer.
+const TDX_QUOTE_LIMIT: usize = 8192 - 24;
+
+/// After so long, the driver of TDX gives up waiting for the host: 30 polls, each after a pause of a second at least. If the host
+/// does not answer at all, it does not return ETIMEDOUT then, but EIO or an empty quote (`wait_for_quote_completion` compares the
+/// number of polls with the limit after it has counted one more).
+const TDX_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Maximum length of a text attribute in bytes. The names of providers have about ten, numbers at most 20.
 const TEXT_LIMIT: usize = 64;
@@ -73,8 +87,8 @@ pub enum TsmError {
     TimedOut,
     /// The driver's key is disabled since an earlier request failed (ENOTTY, SNP): only a new boot enables it again.
     Disabled,
-    /// The attribute is longer than the limit.
-    Oversized(&'static str),
+    /// The attribute is longer than its limit in bytes.
+    Oversized(&'static str, usize),
     /// Another program changed or removed the entry, in every attempt.
     Changed,
     /// The attribute is not as documented.
@@ -91,14 +105,17 @@ pub enum TsmError {
 /// Requests a report that contains `inblob`, below `root` ([`ROOT`]), for a privilege level (SNP: the VMPL) or the provider's default.
 /// Blocks for up to a minute in each of three attempts.
 pub fn report(root: &Path, inblob: &[u8; INBLOB_LENGTH], privlevel: Option<u32>) -> Result<Report, TsmError> {
-    unless_changed(|| request(&Entry::create(root)?, inblob, privlevel))
+    unless_changed(|| true, || request(&Entry::create(root)?, inblob, privlevel))
 }
 
-/// Repeats a request that another program has interfered with.
-fn unless_changed(mut request: impl FnMut() -> Result<Report, TsmError>) -> Result<Report, TsmError> {
+/// Repeats a request that another program has interfered with, as long as it is wanted.
+fn unless_changed(
+    wanted: impl Fn() -> bool,
+    mut request: impl FnMut() -> Result<Report, TsmError>,
+) -> Result<Report, TsmError> {
     for _ in 0..ATTEMPTS {
         match request() {
-            Err(TsmError::Changed) => {}
+            Err(TsmError::Changed) if wanted() => {}
             result => return result,
         }
     }
@@ -138,10 +155,7 @@ fn request(
     entry.write(INBLOB, inblob).map_err(failed(INBLOB))?;
     expected = expected.wrapping_add(1);
     unchanged(entry, expected)?;
-    let outblob = blob(entry, OUTBLOB)?;
-    if outblob.is_empty() {
-        return Err(TsmError::Malformed(OUTBLOB));
-    }
+    let outblob = outblob(entry, &provider)?;
     let auxblob = match blob(entry, AUXBLOB) {
         Err(TsmError::Unsupported(_)) => Vec::new(),
         auxblob => auxblob?,
@@ -173,9 +187,33 @@ fn blob(entry: &impl Attributes, name: &'static str) -> Result<Vec<u8>, TsmError
     limited(entry, name, BLOB_LIMIT)
 }
 
+/// The report of this provider.
+fn outblob(entry: &impl Attributes, provider: &str) -> Result<Vec<u8>, TsmError> {
+    let begin = Instant::now();
+    let limit = if provider == TDX { TDX_QUOTE_LIMIT } else { BLOB_LIMIT };
+    match limited(entry, OUTBLOB, limit) {
+        Ok(bytes) if bytes.is_empty() => Err(TsmError::Malformed(OUTBLOB)),
+        result => result,
+    }
+    .map_err(|error| if provider == TDX { of_tdx(error, begin.elapsed()) } else { error })
+}
+
+/// What an error of the driver of TDX means after this time.
+fn of_tdx(error: TsmError, elapsed: Duration) -> TsmError {
+    match &error {
+        TsmError::Malformed(_) if elapsed >= TDX_PATIENCE => TsmError::TimedOut,
+        TsmError::Io { source, .. }
+            if elapsed >= TDX_PATIENCE && Errno::from_io_error(source) == Some(Errno::IO) =>
+        {
+            TsmError::TimedOut
+        }
+        _ => error,
+    }
+}
+
 fn limited(entry: &impl Attributes, name: &'static str, limit: usize) -> Result<Vec<u8>, TsmError> {
     let bytes = entry.read(name, limit.saturating_add(1)).map_err(failed(name))?;
-    if bytes.len() > limit { Err(TsmError::Oversized(name)) } else { Ok(bytes) }
+    if bytes.len() > limit { Err(TsmError::Oversized(name, limit)) } else { Ok(bytes) }
 }
 
 /// The typed error of an operation on the attribute `name`.
@@ -189,7 +227,7 @@ fn failed(name: &'static str) -> impl Fn(io::Error) -> TsmError {
         Some(Errno::AGAIN) => TsmError::WouldBlock,
         Some(Errno::TIMEDOUT) => TsmError::TimedOut,
         Some(Errno::NOTTY) => TsmError::Disabled,
-        Some(Errno::FBIG) => TsmError::Oversized(name),
+        Some(Errno::FBIG) => TsmError::Oversized(name, BLOB_LIMIT),
         _ => TsmError::Io { what: name, source },
     }
 }
@@ -254,7 +292,7 @@ impl fmt::Display for TsmError {
             Self::Disabled => f.write_str(
                 "the driver's key is disabled after a failed request; a new boot enables it again",
             ),
-            Self::Oversized(name) => write!(f, "{name} is longer than the limit of {BLOB_LIMIT} bytes"),
+            Self::Oversized(name, limit) => write!(f, "{name} is longer than the limit of {limit} bytes"),
             Self::Changed => {
                 write!(f, "another program changed or removed the request in each of {ATTEMPTS} attempts")
             }

@@ -69,16 +69,16 @@ impl Provider {
     }
 }
 
-/// Maximum number of connections of one service that are served at once. Each request takes its turn at the security
-/// module, which answers in some milliseconds: more of them only wait longer.
+/// Maximum number of connections of one service that are served at once. Their requests take their turns at the security module,
+/// or at the hardware that makes reports, one after the other: more of them only wait longer.
 pub const MAX_CLIENTS_OF_SERVICE: usize = 8;
 
 /// Maximum number of connections of all services that are served at once, not counting the first one of each service.
 /// One takes less than 40 KiB of the attestor's memory: the buffers of a request and a document.
 pub const MAX_SHARED_CLIENTS: usize = 32;
 
-/// Maximum number of clients of the attestation server that are served at once. Each request takes its turn at the security
-/// module, after those that came before it: more of them would make services wait for strangers.
+/// Maximum number of clients of the attestation server that are served at once. Together they have one turn in rotation with each
+/// service, so more of them only wait longer: of TDX quotes, which take a second each, about ten are made within the time limit.
 pub const MAX_REMOTE_CLIENTS: usize = 16;
 
 /// Maximum number of connections that are served at once: the shared ones, one for each service, one for all

@@ -12,6 +12,7 @@ use cloister_manifest::model::Manifest;
 use cloister_net::{Entrance, Listener};
 use cloister_sys::platform::Platform;
 use cloister_wire::attestor::Provider;
+use cloister_wire::causes;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::mpsc;
 
@@ -89,8 +90,12 @@ impl Equipment {
             return Ok(Self::default());
         };
         let attestation = &manifest.attestation;
+        let (provider, defect) = match given.provider {
+            Ok(provider) => (provider, None),
+            Err(error) => (None, Some(error)),
+        };
         let source =
-            if attestation.is_used() { source(init, platform, given.provider, given.sleeve)? } else { None };
+            if attestation.is_used() { source(init, platform, provider, given.sleeve)? } else { None };
         let port = attestation.port.filter(|_| source.is_some());
         let [to_terminator, from_gateway] = pair_if(port.is_some(), init, CLIENTS_PAIR)?;
         let mut gateway = None;
@@ -107,7 +112,7 @@ impl Equipment {
                 format!(
                     "attestation: {}; connections to @cloister/attestation and to the port of the attestation server \
                      are refused",
-                    Lacking::of(platform)
+                    Lacking::of(platform, defect.as_ref())
                 )
             });
             return Ok(Self { gateway, without, ..Self::default() });
@@ -201,11 +206,17 @@ enum Lacking<'a> {
     Quotes,
     #[error("platform {0} has no provider of evidence that can be used")]
     Provider(&'a str),
+    #[error("the provider of evidence cannot be opened: {}", causes::line(*.0))]
+    Defect(&'a io::Error),
 }
 
 impl<'a> Lacking<'a> {
-    fn of(platform: &'a str) -> Self {
-        if platform == Platform::Tdx.name() { Self::Quotes } else { Self::Provider(platform) }
+    fn of(platform: &'a str, defect: Option<&'a io::Error>) -> Self {
+        match defect {
+            Some(error) => Self::Defect(error),
+            None if platform == Platform::Tdx.name() => Self::Quotes,
+            None => Self::Provider(platform),
+        }
     }
 }
 
@@ -217,13 +228,23 @@ fn source(
     sleeve: Option<Bind>,
 ) -> Result<Option<Source>, CoreError> {
     if let Some((provider, device)) = provider {
-        return Ok(Some(Source::Hardware(provider, device)));
+        return Ok(belongs(provider, platform).then(|| Source::Hardware(provider, device)));
     }
     let Some(bind) = sleeve.filter(|_| platform == Platform::Virtual.name()) else { return Ok(None) };
     let what = "cannot listen for the development security module";
     let listener = Listener::inherited(init.socket(MODULE, bind)?, false);
     let listener = listener.map_err(|source| CoreError::System { what, source })?;
     Ok(Some(Source::Sleeve(Entrance::host(listener))))
+}
+
+/// Whether a provider is that of the platform that init has detected.
+fn belongs(provider: Provider, platform: &str) -> bool {
+    let platforms: &[Platform] = match provider {
+        Provider::Nsm => &[Platform::Nitro],
+        Provider::Tsm => &[Platform::Tdx, Platform::Snp],
+        Provider::Sleeve => &[Platform::Virtual],
+    };
+    platforms.iter().any(|one| one.name() == platform)
 }
 
 /// The two ends of a pair that not every enclave has.

@@ -35,8 +35,9 @@ pub type Bind = Box<dyn FnOnce() -> io::Result<OwnedFd> + Send>;
 pub struct Given {
     /// Binds the listener for connections from outside, port 17003, if init does not hold it yet.
     pub ingress: Bind,
-    /// What provides evidence, and its descriptor, if this machine has hardware for it.
-    pub provider: Option<(Provider, OwnedFd)>,
+    /// What provides evidence, and its descriptor, if this machine has hardware for it. An error matters only if the manifest uses
+    /// attestation: services run without evidence, too.
+    pub provider: io::Result<Option<(Provider, OwnedFd)>>,
     /// Binds the listener for the development security module, port 17004, if init does not hold it yet: on machines
     /// without hardware. It is used if init, too, has detected the platform `virtual`.
     pub sleeve: Option<Bind>,

@@ -139,6 +139,20 @@ async fn without_rules_or_without_a_module_there_is_no_attestor_and_its_address_
 }
 
 #[tokio::test]
+async fn hardware_that_cannot_be_opened_is_reported_and_the_services_run() {
+    let enclave = Enclave::boot_with_broken_module(&allowing());
+    assert_eq!(enclave.host().await.until_ready().await.servants, []);
+    let mut logs = enclave.logs(0, true).await;
+    let line = "the provider of evidence cannot be opened: the driver is defective";
+    logs.until("supervisor", Stream::Supervisor, line).await;
+    refuses(&enclave);
+    // It does not matter to a manifest that does not use it.
+    let without_rules = manifest(vec![critical("web", "exec sleep 1000")]);
+    let enclave = Enclave::boot_with_broken_module(&without_rules);
+    enclave.host().await.until_ready().await;
+}
+
+#[tokio::test]
 async fn on_a_machine_without_hardware_the_attestor_uses_the_sleeves_module() {
     let mut enclave = Enclave::boot_with_sleeve("virtual", &allowing());
     enclave.host().await.until(|s| s.state == State::Ready && attestor_is(s, Phase::Ready, 0)).await;

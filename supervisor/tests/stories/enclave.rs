@@ -37,6 +37,8 @@ enum Module {
     None,
     /// `/dev/null`, on the platform `nitro`.
     Device,
+    /// Hardware that could not be opened.
+    Broken,
     /// A listener for the sleeve.
     Sleeve,
 }
@@ -71,6 +73,11 @@ impl Enclave {
     /// Boots with this manifest, and with a security module that refuses every request: `/dev/null`.
     pub(crate) fn boot_with_module(manifest: &Manifest) -> Self {
         Self::boot_prepared(&manifest.to_json().unwrap(), Module::Device, |init| init.pretend_to_be("nitro"))
+    }
+
+    /// Boots with this manifest on a platform whose hardware could not be opened.
+    pub(crate) fn boot_with_broken_module(manifest: &Manifest) -> Self {
+        Self::boot_prepared(&manifest.to_json().unwrap(), Module::Broken, |init| init.pretend_to_be("snp"))
     }
 
     /// Boots with this manifest on a platform where the supervisor could listen for the sleeve at [`Self::module`].
@@ -132,7 +139,11 @@ impl Enclave {
         let sockets = ["control", "logs"].map(|name| self.path(name));
         let ingress = self.path("ingress");
         let addresses = self.addresses.clone();
-        let has_module = self.module == Module::Device;
+        let provider = match self.module {
+            Module::Device => Ok(Some((Provider::Nsm, std::fs::File::open("/dev/null").unwrap().into()))),
+            Module::Broken => Err(std::io::Error::other("the driver is defective")),
+            Module::None | Module::Sleeve => Ok(None),
+        };
         let sleeve = (self.module == Module::Sleeve).then(|| self.module());
         let (kill, killed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -156,8 +167,7 @@ impl Enclave {
                     registers: Vec::new(),
                     servants: Given {
                         ingress: Box::new(|| Ok(std::os::unix::net::UnixListener::bind(ingress)?.into())),
-                        provider: has_module
-                            .then(|| (Provider::Nsm, std::fs::File::open("/dev/null").unwrap().into())),
+                        provider,
                         sleeve: sleeve.map(|path| -> Bind {
                             Box::new(|| Ok(std::os::unix::net::UnixListener::bind(path)?.into()))
                         }),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing but the entry can be reached through its descriptor. It is a mount of its own that has no place in any
 //! namespace: `..` ends there. Its user may write the bytes that a report must contain, and nothing else; in particular no privilege
-//! level (SNP: the VMPL), so reports have the provider's default.
+//! level. So reports of SNP are requested for VMPL 0: the kernel fills a new entry with zeros.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -43,9 +43,14 @@ impl Folder {
         Ok(entry)
     }
 
-    /// Requests a report that contains `inblob`. Blocks as [`super::report`] does.
-    pub fn report(&self, inblob: &[u8; INBLOB_LENGTH]) -> Result<Report, TsmError> {
-        unless_changed(|| request(self, inblob, None))
+    /// Requests a report that contains `inblob`. Blocks as [`super::report`] does, but repeats the request only while it is
+    /// `wanted`.
+    pub fn report(
+        &self,
+        inblob: &[u8; INBLOB_LENGTH],
+        wanted: impl Fn() -> bool,
+    ) -> Result<Report, TsmError> {
+        unless_changed(wanted, || request(self, inblob, None))
     }
 
     fn open(&self, name: &str, access: OFlags) -> io::Result<File> {
@@ -80,7 +85,7 @@ mod tests {
         assert_eq!(folder.read(INBLOB, 10).unwrap().len(), 10);
         assert!(folder.write("new", b"x").is_err(), "no attribute is created");
         // The other attributes are missing, as if the entry had been removed.
-        assert!(matches!(folder.report(&[7; 64]), Err(TsmError::Changed)));
+        assert!(matches!(folder.report(&[7; 64], || true), Err(TsmError::Changed)));
     }
 
     #[test]

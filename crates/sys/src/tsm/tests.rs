@@ -123,23 +123,35 @@ fn a_change_by_another_program_is_noticed() {
 fn a_request_that_another_program_changed_is_repeated_with_the_same_entry() {
     for (disturbances, expected) in [(0, true), (ATTEMPTS - 1, true), (ATTEMPTS, false)] {
         let (mut entry, mut requests) = (entry(), 0);
-        let report = unless_changed(|| {
+        let attempt = || {
             requests += 1;
             entry.disturbed = requests <= disturbances;
             request(&entry, &INPUT, None)
-        });
+        };
+        let report = unless_changed(|| true, attempt);
         assert_eq!(report.is_ok(), expected, "{disturbances}: {report:?}");
         assert_eq!(requests, ATTEMPTS.min(disturbances + 1));
     }
 }
 
 #[test]
+fn a_request_that_nobody_waits_for_is_not_repeated() {
+    let mut requests = 0;
+    let attempt = || {
+        requests += 1;
+        Err(TsmError::Changed)
+    };
+    assert!(matches!(unless_changed(|| false, attempt), Err(TsmError::Changed)));
+    assert_eq!(requests, 1);
+}
+
+#[test]
 fn reports_are_bounded_and_not_empty() {
     let of = |repeat| request(&Simulated { repeat, ..entry() }, &INPUT, None);
     assert_eq!(of(511).unwrap().outblob.len(), BLOB_LIMIT - 63);
-    assert!(matches!(of(512), Err(TsmError::Oversized(OUTBLOB))));
+    assert!(matches!(of(512), Err(TsmError::Oversized(OUTBLOB, BLOB_LIMIT))));
     let large = Simulated { aux: Some(vec![0; BLOB_LIMIT + 1]), ..entry() };
-    assert!(matches!(request(&large, &INPUT, None), Err(TsmError::Oversized(AUXBLOB))));
+    assert!(matches!(request(&large, &INPUT, None), Err(TsmError::Oversized(AUXBLOB, BLOB_LIMIT))));
     assert!(matches!(request(&Empty(entry()), &INPUT, None), Err(TsmError::Malformed(OUTBLOB))));
 }
 
@@ -153,7 +165,7 @@ fn texts_with_anything_but_printable_characters_are_refused() {
         provider: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         ..entry()
     };
-    assert!(matches!(request(&long, &INPUT, None), Err(TsmError::Oversized(PROVIDER))));
+    assert!(matches!(request(&long, &INPUT, None), Err(TsmError::Oversized(PROVIDER, TEXT_LIMIT))));
 }
 
 #[test]
@@ -164,7 +176,7 @@ fn each_error_of_the_driver_has_a_type() {
     assert!(matches!(of(Errno::WOULDBLOCK), TsmError::WouldBlock));
     assert!(matches!(of(Errno::TIMEDOUT), TsmError::TimedOut));
     assert!(matches!(of(Errno::NOTTY), TsmError::Disabled));
-    assert!(matches!(of(Errno::FBIG), TsmError::Oversized(OUTBLOB)));
+    assert!(matches!(of(Errno::FBIG), TsmError::Oversized(OUTBLOB, BLOB_LIMIT)));
     assert!(matches!(of(Errno::NXIO), TsmError::Absent(_)));
     assert!(matches!(of(Errno::NOENT), TsmError::Changed), "the entry was removed");
     assert!(matches!(of(Errno::IO), TsmError::Io { what: OUTBLOB, .. }));
@@ -209,4 +221,30 @@ fn an_attribute_is_written_and_read_as_a_file() {
     assert_eq!(entry.read(INBLOB, 10).unwrap().len(), 10);
     assert!(entry.write("new", b"x").is_err(), "no attribute is created");
     fs::remove_file(entry.0.join(INBLOB)).unwrap();
+}
+
+#[test]
+fn a_quote_that_does_not_fit_the_drivers_buffer_is_refused() {
+    // The simulated report is one byte and the input of 64 bytes, repeated.
+    let of = |provider, repeat| {
+        request(&Simulated { provider, repeat, ..entry() }, &INPUT, None).map(|report| report.outblob.len())
+    };
+    assert_eq!(of("tdx_guest\n", 127).unwrap(), 8129);
+    let error = of("tdx_guest\n", 128).unwrap_err();
+    assert_eq!(error.to_string(), "outblob is longer than the limit of 8168 bytes");
+    assert_eq!(of("sev_guest\n", 128).unwrap(), 8193);
+}
+
+#[test]
+fn a_tdx_host_that_did_not_answer_for_the_drivers_limit_timed_out() {
+    let failed = || TsmError::Io { what: OUTBLOB, source: Errno::IO.into() };
+    let other = || TsmError::Io { what: OUTBLOB, source: Errno::NOMEM.into() };
+    let before = Duration::from_millis(29_999);
+    for error in [failed(), TsmError::Malformed(OUTBLOB)] {
+        assert!(matches!(of_tdx(error, TDX_PATIENCE), TsmError::TimedOut));
+    }
+    assert!(matches!(of_tdx(failed(), before), TsmError::Io { .. }));
+    assert!(matches!(of_tdx(TsmError::Malformed(OUTBLOB), before), TsmError::Malformed(_)));
+    assert!(matches!(of_tdx(other(), TDX_PATIENCE), TsmError::Io { .. }));
+    assert!(matches!(of_tdx(TsmError::Busy, TDX_PATIENCE), TsmError::Busy));
 }
