@@ -150,7 +150,7 @@ type Kind = (Discriminant<RoundError>, Option<Discriminant<Refusal>>);
 enum RoundError {
     #[error("cannot read the hypervisor's clock: {0}")]
     Read(io::Error),
-    #[error("the hypervisor's clock states a value that is no time")]
+    #[error("the hypervisor's clock returned an invalid time")]
     Malformed,
     #[error("the hypervisor's clock was not used: {0}")]
     Refused(Refusal),
@@ -176,7 +176,7 @@ impl<C: Clock> Keeper<C> {
         self.discipline.lock().unwrap_or_else(PoisonError::into_inner).end_steps();
     }
 
-    /// Reads, judges and corrects; returns whether that succeeded. What changed is logged and published.
+    /// Reads, decides and corrects; returns whether that succeeded. What changed is logged and published.
     fn round(&mut self, board: &Board, logs: &Shared) -> bool {
         let mut discipline = self.discipline.lock().unwrap_or_else(PoisonError::into_inner);
         let corrected = correct(&self.clock, &mut discipline);
@@ -212,10 +212,10 @@ fn correct<C: Clock>(clock: &C, discipline: &mut Discipline) -> Result<Correctio
     let samples = clock.read().map_err(RoundError::Read)?;
     let readings: Option<Vec<Reading>> = samples.iter().map(reading).collect();
     let readings = readings.ok_or(RoundError::Malformed)?;
-    let judgement = discipline.judge(&readings, since_boot()).map_err(RoundError::Refused)?;
-    clock.correct(judgement.correction()).map_err(RoundError::Correct)?;
-    discipline.performed(&judgement);
-    Ok(judgement.correction())
+    let decision = discipline.decide(&readings, since_boot()).map_err(RoundError::Refused)?;
+    clock.correct(decision.correction()).map_err(RoundError::Correct)?;
+    discipline.performed(&decision);
+    Ok(decision.correction())
 }
 
 fn reading([before, source, after]: &Sample) -> Option<Reading> {

@@ -68,14 +68,14 @@ pub enum Correction {
 
 /// A correction, and what is known once it has been performed.
 #[derive(Clone, Copy, Debug)]
-pub struct Judgement {
+pub struct Decision {
     correction: Correction,
-    known: Known,
+    estimate: Estimate,
 }
 
 /// What is known about the date.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct Estimate {
     /// Its error at the time of the reading, with the part that the correction has not removed.
     error: Duration,
     /// The time of the reading, since boot.
@@ -87,16 +87,16 @@ struct Known {
 pub struct Discipline {
     limits: SourceLimits,
     may_step: bool,
-    known: Option<Known>,
+    estimate: Option<Estimate>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoReading => f.write_str("it has no reading"),
-            Self::Slow(took) => write!(f, "its fastest reading took {} µs", took.as_micros()),
+            Self::NoReading => f.write_str("there is no usable reading"),
+            Self::Slow(took) => write!(f, "the fastest reading took {} µs", took.as_micros()),
             Self::Implausible(date) => {
-                write!(f, "it states {} s after 1970, the limits are ", date.seconds())?;
+                write!(f, "it returned {} s after 1970, the limits are ", date.seconds())?;
                 write!(f, "{} and {}", EARLIEST.seconds(), LATEST.seconds())
             }
         }
@@ -115,7 +115,7 @@ impl Reading {
     }
 }
 
-impl Judgement {
+impl Decision {
     /// What to do.
     #[must_use]
     pub const fn correction(&self) -> Correction {
@@ -128,7 +128,7 @@ impl Discipline {
     /// disturbed, until [`Self::end_steps`].
     #[must_use]
     pub const fn new(limits: SourceLimits, may_step: bool) -> Self {
-        Self { limits, may_step, known: None }
+        Self { limits, may_step, estimate: None }
     }
 
     /// From now on the clock is never set: something may run that would be disturbed.
@@ -136,11 +136,11 @@ impl Discipline {
         self.may_step = false;
     }
 
-    /// Judges a round of readings made at `now`, the time since boot: the fastest counts, since its error is the smallest.
+    /// Decides by a round of readings made at `now`, the time since boot: the fastest counts, since its error is the smallest.
     ///
     /// # Errors
     /// If none can be used. The clock then goes on as it does.
-    pub fn judge(&self, readings: &[Reading], now: Duration) -> Result<Judgement, Refusal> {
+    pub fn decide(&self, readings: &[Reading], now: Duration) -> Result<Decision, Refusal> {
         let fastest =
             readings.iter().filter_map(|reading| Some((reading.round_trip()?, reading))).min_by_key(|r| r.0);
         let (round_trip, reading) = fastest.ok_or(Refusal::NoReading)?;
@@ -152,26 +152,26 @@ impl Discipline {
         }
         let offset = reading.offset();
         let reading_error = (round_trip / 2).saturating_add(self.limits.error);
-        let steps = self.may_step && self.known.is_none() && offset.magnitude() > MIN_STEP;
+        let steps = self.may_step && self.estimate.is_none() && offset.magnitude() > MIN_STEP;
         let (correction, left) = if steps {
             (Correction::Step(offset), Duration::ZERO)
         } else {
-            (Correction::Slew(offset.limited(share(PERIOD, MAX_RATE_PPM))), offset.magnitude())
+            (Correction::Slew(offset.limited(millionths(PERIOD, MAX_RATE_PPM))), offset.magnitude())
         };
-        let known = Known { error: reading_error.saturating_add(left), at: now };
-        Ok(Judgement { correction, known })
+        let estimate = Estimate { error: reading_error.saturating_add(left), at: now };
+        Ok(Decision { correction, estimate })
     }
 
     /// Records that the correction was performed.
-    pub const fn performed(&mut self, judgement: &Judgement) {
-        self.known = Some(judgement.known);
+    pub const fn performed(&mut self, decision: &Decision) {
+        self.estimate = Some(decision.estimate);
     }
 
     /// The error of the date at `now` at most; `None` if nothing is known.
     #[must_use]
     pub fn bound(&self, now: Duration) -> Option<Duration> {
-        let known = self.known?;
-        Some(known.error.saturating_add(share(now.saturating_sub(known.at), DRIFT_PPM)))
+        let estimate = self.estimate?;
+        Some(estimate.error.saturating_add(millionths(now.saturating_sub(estimate.at), DRIFT_PPM)))
     }
 
     /// Whether the date is trusted at `now`.
@@ -182,7 +182,7 @@ impl Discipline {
 }
 
 /// So many millionths of a duration, rounded up.
-fn share(of: Duration, ppm: u32) -> Duration {
+fn millionths(of: Duration, ppm: u32) -> Duration {
     const MILLION: u128 = 1_000_000;
     let nanos = of.as_nanos().saturating_mul(u128::from(ppm)).div_ceil(MILLION);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

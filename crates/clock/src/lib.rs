@@ -8,6 +8,6 @@ mod discipline;
 mod units;
 
 pub use discipline::{
-    Correction, Discipline, Judgement, MAX_BOUND, MAX_RATE_PPM, PERIOD, Reading, Refusal, SourceLimits,
+    Correction, Decision, Discipline, MAX_BOUND, MAX_RATE_PPM, PERIOD, Reading, Refusal, SourceLimits,
 };
 pub use units::{Date, EARLIEST, LATEST, Offset};

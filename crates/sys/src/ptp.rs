@@ -16,7 +16,7 @@ use rustix::time::Timespec;
 const NAME: &str = "KVM virtual PTP";
 
 /// Readings in one request: the fastest of them is the one to use, and one that was interrupted is not.
-const SAMPLES: usize = 5;
+const SAMPLES: u8 = 5;
 
 /// Maximum number of readings in one request (`PTP_MAX_SAMPLES`).
 const MAX_SAMPLES: usize = 25;
@@ -48,7 +48,7 @@ impl Ptp {
     pub fn read(&self) -> io::Result<Vec<Sample>> {
         let mut times =
             Interleaved { samples: 0, reserved: [0; 3], times: [Time::default(); 2 * MAX_SAMPLES + 1] };
-        times.samples = u32::try_from(SAMPLES).unwrap_or_default();
+        times.samples = u32::from(SAMPLES);
         // SAFETY: PTP_SYS_OFFSET takes a ptp_sys_offset, which Interleaved is, and fills it in.
         let request = unsafe { Updater::<SYS_OFFSET, Interleaved>::new(&mut times) };
         // SAFETY: the updater above was created for exactly this request number.
@@ -81,7 +81,7 @@ impl Interleaved {
             [before, device, after] => Some([time(before), time(device), time(after)]),
             _ => None,
         };
-        self.times.windows(3).step_by(2).take(SAMPLES).filter_map(sample).collect()
+        self.times.windows(3).step_by(2).take(usize::from(SAMPLES)).filter_map(sample).collect()
     }
 }
 

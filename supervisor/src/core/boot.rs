@@ -334,3 +334,20 @@ fn read_manifest(path: &Path) -> Result<Manifest, Fatal> {
 fn system(what: &'static str) -> impl Fn(io::Error) -> CoreError {
     move |source| CoreError::System { what, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_may_be_set_until_a_supervisor_has_saved_a_state_or_a_process_is_held() {
+        let saved =
+            Saved { seq: 1, servants: BTreeMap::new(), state: crate::launcher::LauncherState::default() };
+        let held =
+            Held { name: "web".into(), pid: 7, at_ns: 1, ended: None, cgroup: 9, populated: true, fds: 2 };
+        // Also for the successor of a supervisor that crashed before it did either.
+        assert!(nothing_has_started(None, &[]));
+        assert!(!nothing_has_started(Some(&saved), &[]));
+        assert!(!nothing_has_started(None, &[held]));
+    }
+}

@@ -174,9 +174,13 @@ fn a_clock_that_cannot_be_used_leaves_the_date_uncorrected() {
 fn values_that_are_no_times_are_refused() {
     // A second and more in nanoseconds: another unit.
     let wrong = Fake { nanos: 1_796_000_000_000, ..fake(Some(0)).0 };
-    assert_eq!(error(&wrong), "the hypervisor's clock states a value that is no time");
+    assert_eq!(error(&wrong), "the hypervisor's clock returned an invalid time");
     let past = fake(Some(-1_000_000_000)).0;
-    assert!(error(&past).starts_with("the hypervisor's clock was not used: it states "), "{}", error(&past));
+    assert!(
+        error(&past).starts_with("the hypervisor's clock was not used: it returned "),
+        "{}",
+        error(&past)
+    );
 }
 
 #[test]
