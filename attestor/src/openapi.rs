@@ -270,7 +270,7 @@ fn responses() -> Value {
         (500, "The certificate could not be made."),
         (501, "The platform does not have it; the text has the alternative."),
         (502, "The security module refused the request, or failed."),
-        (503, "Too many connections, or the security module cannot be used yet."),
+        (503, "Too many connections or requests, or the security module cannot be used yet."),
         (504, "The security module did not respond in time."),
         (507, "The service has used its part of the event log."),
     ];
