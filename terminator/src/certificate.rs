@@ -3,6 +3,7 @@
 //! Invariant: a handshake begins with a certificate that the attestor has called fresh, and not outdated since. Clients that
 //! arrive while one is being requested wait for it together, and so they share a failure.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -55,10 +56,14 @@ struct Current {
 }
 
 impl Certificates {
-    pub(crate) fn new(attestor: Arc<Packets>, signer: Signer) -> Arc<Self> {
-        let (replies, asked) = (watch::Sender::new(None), AtomicU64::new(id::first()));
+    /// The certificates of the attestor at this end.
+    ///
+    /// # Errors
+    /// If the kernel's generator fails.
+    pub(crate) fn new(attestor: Arc<Packets>, signer: Signer) -> io::Result<Arc<Self>> {
+        let (replies, asked) = (watch::Sender::new(None), AtomicU64::new(id::first()?));
         let (current, outdated) = (Mutex::new(None), AtomicU64::new(0));
-        Arc::new(Self { attestor, signer, current, replies, asked, outdated })
+        Ok(Arc::new(Self { attestor, signer, current, replies, asked, outdated }))
     }
 
     /// Receives the attestor's messages, until an error occurs.
@@ -100,7 +105,7 @@ impl Certificates {
             self.attestor.report(&Question::Certificate { id }).await.ok()?;
             // The reply to each question since the first serves.
             let answered = replies.wait_for(|reply| match reply {
-                Some(Reply::Certificate { id, .. } | Reply::None { id }) => *id > first,
+                Some(Reply::Certificate { id: of, .. } | Reply::None { id: of }) => *of > first && *of <= id,
                 Some(Reply::Outdated) | None => false,
             });
             // A question that was not answered is repeated.

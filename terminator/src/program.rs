@@ -46,13 +46,14 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> TerminatorError {
 /// It returns only on an error.
 pub fn run() -> Result<(), TerminatorError> {
     let inherit = |number| inherited::copy(number).map_err(system("an inherited channel is not open"));
-    let signer = Signer::new(inherit(SIGNER_FD)?);
+    let random = system("there are no random bytes for the first ID of a request");
+    let signer = Signer::new(inherit(SIGNER_FD)?).map_err(&random)?;
     let (channel, clients, attestor) = (inherit(CHANNEL_FD)?, inherit(CLIENTS_FD)?, inherit(ATTESTOR_FD)?);
     let reactor = Builder::new_current_thread().enable_all().build();
     reactor.map_err(system("cannot create a reactor"))?.block_on(async {
         let (channel, clients, attestor) = (register(channel)?, register(clients)?, register(attestor)?);
         let attestor = Arc::new(attestor);
-        let certificates = Certificates::new(Arc::clone(&attestor), signer);
+        let certificates = Certificates::new(Arc::clone(&attestor), signer).map_err(random)?;
         tokio::select! {
             ended = confirm(channel) => ended,
             ended = certificates.receive() => ended.map_err(|error| TerminatorError::Channel("attestor", error)),

@@ -48,8 +48,11 @@ struct Pair {
 
 impl Signer {
     /// Uses this pair.
-    pub(crate) fn new(end: OwnedFd) -> Self {
-        Self(Arc::new(Mutex::new(Pair { end, last: id::first(), silent: None })))
+    ///
+    /// # Errors
+    /// If the kernel's generator fails.
+    pub(crate) fn new(end: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Pair { end, last: id::first()?, silent: None }))))
     }
 }
 

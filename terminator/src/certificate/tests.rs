@@ -20,7 +20,8 @@ impl Asked {
 
     fn with(ours: std::os::fd::OwnedFd, theirs: std::os::fd::OwnedFd) -> Self {
         let (signer, _attestor) = pair().unwrap();
-        let certificates = Certificates::new(Arc::new(Packets::new(ours).unwrap()), Signer::new(signer));
+        let certificates =
+            Certificates::new(Arc::new(Packets::new(ours).unwrap()), Signer::new(signer).unwrap()).unwrap();
         let receiving = tokio::spawn({
             let certificates = Arc::clone(&certificates);
             async move { certificates.receive().await }
@@ -99,7 +100,7 @@ async fn a_reply_to_a_predecessor_is_not_used() {
     asked.reply(unanswered, 45_000).await;
     let client = asked.client();
     let id = asked.question().await;
-    assert!(id > unanswered);
+    assert_ne!(id, unanswered);
     // The old reply is there, and does not serve.
     let again = asked.question().await;
     assert!(again > id && !client.is_finished());

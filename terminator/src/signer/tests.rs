@@ -12,7 +12,7 @@ use super::*;
 fn start() -> (Signer, OwnedFd) {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.unwrap();
-    (Signer::new(ours), theirs)
+    (Signer::new(ours).unwrap(), theirs)
 }
 
 fn request(attestor: &OwnedFd) -> Sign {

@@ -1,5 +1,5 @@
 //! Evidence on machines whose hardware makes reports: the kernel is the one for tests, and a process that runs before the
-//! supervisor plays the hardware (docs/kernel.md). Services get it from the attestor, and anyone over TLS.
+//! supervisor emulates the hardware (docs/kernel.md). Services get it from the attestor, and anyone over TLS.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use cloister_binding::Bound;
 use cloister_binding::eventlog::Log;
 use cloister_wire::attestor::NAME;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{LONGEST, MANIFEST, Machine, NONCE, answer, exchange, expect_no_privileges, serve};
@@ -36,7 +37,7 @@ pub(in crate::scenarios) const SNP: Scenario =
 pub(in crate::scenarios) const TDX: Scenario =
     Scenario { name: "services_get_quotes_of_tdx", host: tdx, guest };
 
-/// The argument with which the guest half plays the hardware.
+/// The argument with which the guest half emulates the hardware.
 const HARDWARE: &str = "hardware";
 
 /// The supervisor of the release, which the guest half executes.
@@ -51,6 +52,9 @@ const ANSWERS: u8 = b'a';
 const SILENT: u8 = b's';
 /// Only the number of requests is returned.
 const COUNT: u8 = b'?';
+/// The attestor is killed, or the supervisor.
+const KILL_ATTESTOR: u8 = b'k';
+const KILL_SUPERVISOR: u8 = b'u';
 
 /// The attestor's time limit for the hardware, and what more an emulated machine may need.
 const UNANSWERED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(16));
@@ -104,7 +108,35 @@ fn served(lab: &mut Lab, driver: &Driver) -> Outcome {
     let now = machine.running.inspect()?;
     expect_at(&now, "/status/servants/1/restarts", 0)?;
     expect_at(&now, "/status/platform", driver.platform)?;
+    crashes(&machine, driver)?;
     machine.stop()
+}
+
+/// Successors of the attestor and of the supervisor use the same entry, also after a request that nobody ended.
+fn crashes(machine: &Machine, driver: &Driver) -> Outcome {
+    let killed = "the request was disconnected without an answer";
+    machine.expect_answer(machine.web, "/kill-attestor", killed)?;
+    until_restarted(machine, "/status/servants/1/restarts")?;
+    evidence(machine, driver, 2)?;
+    machine.expect_answer(machine.web, "/kill-supervisor", "killed")?;
+    until_restarted(machine, "/status/supervisor_restarts")?;
+    evidence(machine, driver, 2)?;
+    // It gets the entry from the second supervisor, which found it.
+    machine.expect_answer(machine.web, "/kill-attestor", killed)?;
+    machine.running.until("a second restart of the attestor", || {
+        let now = machine.running.inspect()?;
+        Ok((now.pointer("/status/servants/1/restarts") == Some(&json!(2))).then_some(()))
+    })?;
+    evidence(machine, driver, 2)
+}
+
+fn until_restarted(machine: &Machine, counter: &str) -> Outcome {
+    machine.running.until("a restart", || {
+        // The host cannot ask a supervisor that has just been killed.
+        let now = machine.running.inspect().unwrap_or_default();
+        let ready = now.pointer("/status/servants/1/phase") == Some(&json!("ready"));
+        Ok((ready && now.pointer(counter) == Some(&json!(1))).then_some(()))
+    })
 }
 
 /// Evidence with a log of so many events, for which the hardware reads one request.
@@ -186,6 +218,8 @@ fn guest(args: &[String]) -> ExitCode {
         Some(HARDWARE) => play_the_hardware(),
         Some(_) => serve(args, |path| match path {
             "/silent" => silent(),
+            "/kill-attestor" => kill_the_attestor(),
+            "/kill-supervisor" => tell_the_hardware(KILL_SUPERVISOR).map(|_| "killed".to_owned()),
             "/elsewhere" => Ok(elsewhere()),
             path => match path.strip_prefix("/mode/").map(str::as_bytes) {
                 Some([mode]) => tell_the_hardware(*mode),
@@ -230,8 +264,11 @@ fn play_the_hardware() -> ExitCode {
                 let mut next = [0];
                 client.read_exact(&mut next)?;
                 let [next] = next;
-                if next != COUNT {
-                    controlled.store(next, Ordering::SeqCst);
+                match next {
+                    COUNT => {}
+                    KILL_ATTESTOR => kill("cgroup", &format!("/servants/{NAME}"))?,
+                    KILL_SUPERVISOR => kill("comm", "supervisor-ship")?,
+                    mode => controlled.store(mode, Ordering::SeqCst),
                 }
                 client.write_all(counted.load(Ordering::SeqCst).to_string().as_bytes())
             }));
@@ -276,6 +313,36 @@ fn silent() -> io::Result<String> {
     let when = if log_is_quick { "at once" } else { "late" };
     let then = if in_time { "in time" } else { "not in time" };
     Ok(format!("eventlog {log} {when}, evidence {status} {then}"))
+}
+
+/// Kills the attestor while the hardware has its request.
+fn kill_the_attestor() -> io::Result<String> {
+    let before = tell_the_hardware(SILENT)?;
+    let body = json!({ "nonce": STANDARD.encode(NONCE) }).to_string();
+    let evidence = thread::spawn(move || exchange("POST /v1/evidence", &body));
+    while tell_the_hardware(COUNT)? == before {
+        thread::park_timeout(POLL_INTERVAL);
+    }
+    tell_the_hardware(KILL_ATTESTOR)?;
+    let answer = evidence.join().map_err(|_| io::Error::other("a thread panicked"))?;
+    tell_the_hardware(ANSWERS)?;
+    Ok(match answer {
+        Err(_) => "the request was disconnected without an answer".to_owned(),
+        Ok((status, _)) => format!("the request was answered with {status}"),
+    })
+}
+
+/// Kills the processes whose file in `/proc` ends with this text. This process sees all.
+fn kill(file: &str, text: &str) -> io::Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let found = fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = number.filter(|_| found.trim_end().ends_with(text)) {
+            kill_process(pid, Signal::KILL)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a service has of the hardware.
