@@ -70,20 +70,20 @@ const QUOTE: (usize, usize) = (700, 48 + 520);
 struct Driver {
     argument: &'static str,
     platform: &'static str,
-    /// Options that `host-sleeve verify` names as missing.
-    missing: &'static str,
+    /// Why `host-sleeve verify` does not verify what the test made up.
+    why: &'static str,
 }
 
 // ---- the host half ----
 
 fn snp(lab: &mut Lab) -> Outcome {
     let argument = "tsm_test.provider=sev_guest";
-    served(lab, &Driver { argument, platform: "snp", missing: "--certificate FILE" })
+    served(lab, &Driver { argument, platform: "snp", why: "the certificate table has no last entry" })
 }
 
 fn tdx(lab: &mut Lab) -> Outcome {
     let argument = "tsm_test.provider=tdx_guest";
-    served(lab, &Driver { argument, platform: "tdx", missing: "--collateral FILE" })
+    served(lab, &Driver { argument, platform: "tdx", why: "--collateral FILE" })
 }
 
 fn served(lab: &mut Lab, driver: &Driver) -> Outcome {
@@ -184,7 +184,7 @@ fn over_tls(lab: &Lab, machine: &Machine, driver: &Driver, port: u16) -> Outcome
     let url = format!("https://127.0.0.1:{port}");
     for requests in [2, 3] {
         let done = lab.sleeve(&["verify", &url]).finish()?;
-        expect_in(&done.stderr, driver.missing, "what is missing for a verification")?;
+        expect_in(&done.stderr, driver.why, "why it is not verified")?;
         // One for the certificate, which later connections have too, and one for each nonce.
         expect_eq(&count(machine)?, &(before + requests), "the requests that the hardware has read")?;
     }
