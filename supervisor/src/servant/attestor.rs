@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::iter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,6 @@ use cloister_wire::attestor::{
 };
 use cloister_wire::hold::Spawn;
 use cloister_wire::packet::{LIMIT, encode};
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -159,20 +157,8 @@ impl Duty for Attestor {
         // Connections that were passed on and not received stay in the socket, and the next attestor receives them.
     }
 
-    fn owners_changed(&self) {}
-
-    fn drain(&self) {}
-
     fn empty(&self) -> watch::Receiver<bool> {
         self.0.empty.subscribe()
-    }
-
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn saved(&self) -> Value {
-        Value::Null
     }
 }
 

@@ -64,19 +64,23 @@ pub(crate) trait Duty: Send {
     fn ended(&self);
 
     /// The cgroup of a service has changed.
-    fn owners_changed(&self);
+    fn owners_changed(&self) {}
 
     /// It must accept no new work.
-    fn drain(&self);
+    fn drain(&self) {}
 
     /// Whether it has completed its work since it was drained.
     fn empty(&self) -> watch::Receiver<bool>;
 
     /// Updates its reported values, within a short time.
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// The duty's state that survives crashes of the supervisor.
-    fn saved(&self) -> Value;
+    fn saved(&self) -> Value {
+        Value::Null
+    }
 }
 
 /// Events from a duty's own tasks.

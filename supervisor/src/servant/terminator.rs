@@ -3,17 +3,14 @@
 //! Invariant: no connection passes through the supervisor. The gateway hands clients to the terminator, and the terminator to the
 //! attestor, over pairs that init holds.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use cloister_net::packets::Packets;
 use cloister_wire::hold::Spawn;
 use cloister_wire::packet::LIMIT;
 use cloister_wire::terminator::{FromTerminator, NAME, ToTerminator};
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::confirm::Confirmation;
@@ -75,20 +72,8 @@ impl Duty for Terminator {
 
     fn ended(&self) {}
 
-    fn owners_changed(&self) {}
-
-    fn drain(&self) {}
-
     fn empty(&self) -> watch::Receiver<bool> {
         self.0.empty.subscribe()
-    }
-
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn saved(&self) -> Value {
-        Value::Null
     }
 }
 
