@@ -5,7 +5,8 @@
 use cloister_evidence::Verified;
 use cloister_evidence::nitro::Document;
 
-/// An enclave that was verified, with the key that its evidence binds. There is one only by verifying an [`Answer`].
+/// An enclave that was verified, with the key that its evidence binds. There is one only by verifying an
+/// [`Answer`](crate::Answer).
 #[derive(Clone, Debug)]
 pub struct Attested {
     document: Verified<Document>,
