@@ -55,7 +55,8 @@ pub struct Agreement {
 pub struct Exchange {
     /// Bytes of an incomplete record.
     rest: Vec<u8>,
-    received: usize,
+    /// Bytes of the records before it.
+    read: usize,
     seen: Seen,
     complete: bool,
 }
@@ -120,24 +121,22 @@ impl Exchange {
     /// # Errors
     /// If there can be no agreement.
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, ExchangeError> {
-        self.received = self.received.saturating_add(bytes.len());
         self.rest.extend_from_slice(bytes);
         let mut rest = self.rest.as_slice();
         while !self.complete {
             let Some((kind, length)) = header(rest) else { break };
-            if length > RECORD_LIMIT {
+            let end = HEADER.saturating_add(length);
+            // By position, so that the error does not depend on how much has arrived.
+            if length > RECORD_LIMIT || self.read.saturating_add(end) > MESSAGE_LIMIT {
                 return Err(ExchangeError::TooLong);
             }
-            let end = HEADER.saturating_add(length);
             let Some((record, after)) = rest.split_at_checked(end) else { break };
             self.complete = self.seen.record(kind, record.get(HEADER..).unwrap_or_default())?;
+            self.read = self.read.saturating_add(end);
             rest = after;
         }
         if self.complete && !rest.is_empty() {
             return Err(ExchangeError::End);
-        }
-        if self.received > MESSAGE_LIMIT {
-            return Err(ExchangeError::TooLong);
         }
         self.rest = rest.to_vec();
         Ok(self.complete)

@@ -23,11 +23,11 @@ pub enum Direction {
 }
 
 /// A key for one direction.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Key([u8; KEY]);
 
 /// The keys of one association.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Keys {
     to_server: Key,
     to_client: Key,

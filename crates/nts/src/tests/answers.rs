@@ -109,6 +109,32 @@ fn padding_of_the_authenticator_is_zeros() {
 }
 
 #[test]
+fn a_field_is_as_long_as_it_must_be_and_inside_the_packet() {
+    let field = |length: u8, bytes: usize| [&[0x20, 5, 0, length][..], &vec![0; bytes - 4]].concat();
+    assert!(after(|reply| reply.authenticated = field(16, 16)).is_ok());
+    for malformed in [field(12, 12), field(18, 18), field(0, 16), field(3, 16), field(255, 16)] {
+        let refused = after(|reply| reply.authenticated = malformed);
+        assert_eq!(refused, Err(AnswerError::Malformed("an extension field")));
+    }
+}
+
+#[test]
+fn an_encrypted_field_may_be_empty() {
+    let (mut association, reply) = asked();
+    let sealed = |inner: &[u8]| {
+        let mut packet = reply.without_authenticator();
+        let sealed = reply.key.seal(&packet, &reply.nonce, inner).unwrap();
+        let body = fields::authenticator(&reply.nonce, &sealed).unwrap();
+        fields::append(&mut packet, fields::AUTHENTICATOR, &body).unwrap();
+        packet
+    };
+    for malformed in [&[0x20, 5, 0, 3][..], &[0x20, 5, 0, 8], &[0x20, 5]] {
+        assert_eq!(association.accept(&sealed(malformed)), Err(AnswerError::Malformed("an encrypted field")));
+    }
+    assert!(association.accept(&sealed(&[0x20, 5, 0, 4])).is_ok());
+}
+
+#[test]
 fn cookies_that_are_not_encrypted_are_ignored() {
     let (mut association, mut reply) = asked();
     fields::append(&mut reply.authenticated, COOKIE, &[3; COOKIE_BYTES]).unwrap();

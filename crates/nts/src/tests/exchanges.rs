@@ -136,6 +136,10 @@ fn what_a_server_sends_is_bounded() {
     let mut exchange = Exchange::default();
     let refused = (0..9).find_map(|_| exchange.push(&record(99, &[0; 1000])).err());
     assert_eq!(refused, Some(ExchangeError::TooLong));
+    // What comes first counts, in pieces or not.
+    let long = [record(99, &[0; 1000]).repeat(9), record(0x8002, &[0, 1])].concat();
+    assert_eq!(read(&long), Err(ExchangeError::TooLong));
+    assert_eq!(read(&[record(0x8002, &[0, 1]), long].concat()), Err(ExchangeError::Refused(1)));
 }
 
 #[test]
