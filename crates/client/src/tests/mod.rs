@@ -1,6 +1,7 @@
 //! Handshakes with a server of rustls whose certificate carries evidence of a development module that exists in tests only.
 
 mod accepted;
+mod changed;
 mod fresh;
 mod pair;
 mod refused;
