@@ -2,6 +2,7 @@
 //! hardware under test roots.
 
 mod accepted;
+mod changed;
 mod fresh;
 mod hardware;
 mod pair;
