@@ -19,9 +19,10 @@ pub struct SnpRequirements {
     /// processor and TCB version, so several hosts need several. Evidence that is requested with a nonce is verified with the
     /// certificates that its host passes along, too. Default: none.
     pub chains: Vec<Vec<Vec<u8>>>,
-    /// AMD's lists of revoked certificates, in DER, one of which must be that of the chain. Without any, nothing is checked for
+    /// AMD's lists of revoked certificates, in DER, with the product that each is for. The chain must pass every list of its product,
+    /// so that one which was fetched earlier does not hide what a later one revokes. Without any for it, nothing is checked for
     /// revocation, unless the policy requires it. Default: none.
-    pub crls: Vec<Vec<u8>>,
+    pub crls: Vec<(snp::Product, Vec<u8>)>,
 }
 
 /// What is required of an enclave on Intel TDX.
@@ -32,8 +33,8 @@ pub struct TdxRequirements {
     pub policy: tdx::Policy,
     /// The trusted root. Default: Intel's.
     pub root: tdx::Root<'static>,
-    /// Intel's collateral, one of which must be that of the quote's platform. It expires after some 30 days. Default: none, and every
-    /// quote is refused.
+    /// Intel's collateral, one of which must be that of the quote's platform. It expires after some 30 days. Of several for one platform,
+    /// only the newest counts. Default: none, and every quote is refused.
     pub collateral: Vec<tdx::Collateral>,
 }
 
@@ -60,18 +61,33 @@ impl SnpRequirements {
     ) -> Result<Verified<snp::Guest>, Refusal> {
         let policy = snp::Policy { report_data, ..self.policy.clone() };
         let chains = self.chains.iter().map(Vec::as_slice).chain(Some(host).filter(|host| !host.is_empty()));
-        let lists = || {
-            let without = self.crls.is_empty().then_some(None);
-            without.into_iter().chain(self.crls.iter().map(|list| Some(list.as_slice())))
+        first(chains.map(|chain| self.by_chain(report, chain, &policy, now))).unwrap_or(Err(
+            Refusal::Missing(
+                "certificates of the report's key, which neither the caller nor the host has passed",
+            ),
+        ))
+    }
+
+    /// Verifies a report with this chain, and with every list of the product that the chain turns out to be of.
+    fn by_chain(
+        &self,
+        report: &[u8],
+        chain: &[Vec<u8>],
+        policy: &snp::Policy,
+        now: u64,
+    ) -> Result<Verified<snp::Guest>, Verdict> {
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        let verify = |crl, policy: &_| {
+            snp::verify(&snp::Evidence { report, chain: &chain, crl }, &self.roots, policy, now)
         };
-        let attempts = chains.flat_map(|chain| lists().map(move |crl| (chain, crl)));
-        first(attempts.map(|(chain, crl)| {
-            let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
-            snp::verify(&snp::Evidence { report, chain: &chain, crl }, &self.roots, &policy, now)
-        }))
-        .unwrap_or(Err(Refusal::Missing(
-            "certificates of the report's key, which neither the caller nor the host has passed",
-        )))
+        if self.crls.is_empty() {
+            return verify(None, policy);
+        }
+        let guest = verify(None, &snp::Policy { require_crl: false, ..policy.clone() })?;
+        let product = guest.value().product;
+        let lists = self.crls.iter().filter(|(of, _)| *of == product).map(|(_, list)| Some(list.as_slice()));
+        let verified = lists.map(|list| verify(list, policy)).collect::<Result<Vec<_>, _>>()?;
+        verified.into_iter().next_back().map_or_else(|| verify(None, policy), Ok)
     }
 }
 
@@ -91,9 +107,18 @@ impl TdxRequirements {
         now: u64,
     ) -> Result<Verified<tdx::Guest>, Refusal> {
         let policy = tdx::Policy { report_data, ..self.policy.clone() };
-        let attempts = self.collateral.iter();
-        first(attempts.map(|collateral| tdx::verify(quote, collateral, &self.root, &policy, now)))
+        first(self.newest().map(|collateral| tdx::verify(quote, collateral, &self.root, &policy, now)))
             .unwrap_or(Err(Refusal::Missing("Intel's collateral, which the caller passes")))
+    }
+
+    /// The collateral without what is older than other for the same platform.
+    fn newest(&self) -> impl Iterator<Item = &tdx::Collateral> {
+        let all: Vec<_> = self.collateral.iter().map(|one| (one, one.edition())).collect();
+        let outdated = |edition: &tdx::Edition| {
+            all.iter().any(|(_, other)| other.as_ref().is_some_and(|other| other.replaces(edition)))
+        };
+        let newest = all.iter().filter(|(_, edition)| !edition.as_ref().is_some_and(outdated));
+        newest.map(|(one, _)| *one).collect::<Vec<_>>().into_iter()
     }
 }
 

@@ -87,8 +87,9 @@ struct Body {
 }
 
 impl Answer {
-    /// Requests evidence over `socket`, which is connected to the server at this port of `host`, a name or an address. It is used for this request only, and should fail after
-    /// some time ([`crate::Deadline`]): an enclave may take ten seconds for its certificate, and as long again for the evidence.
+    /// Requests evidence over `socket`, which is connected to the server at this port of `host`, a name or an address. It is used for
+    /// this request only, and should fail after some time ([`crate::Deadline`]): an enclave may take ten seconds for its certificate,
+    /// and as long again for the evidence.
     ///
     /// # Errors
     /// If the connection or the handshake fails, or the response is not evidence.

@@ -189,14 +189,40 @@ fn a_revoked_authority_is_refused_and_a_list_can_be_required() {
     requirements.snp.as_mut().unwrap().policy.require_crl = true;
     assert_eq!(failed(&requirements, &presented), "revocation");
     let list = |requirements: &mut Requirements, name: &str| {
-        requirements.snp.as_mut().unwrap().crls.push(reports::file(name));
+        requirements.snp.as_mut().unwrap().crls.push((snp::Product::Genoa, reports::file(name)));
     };
     list(&mut requirements, "genoa-revoked-ask.crl");
     assert_eq!(failed(&requirements, &presented), "revocation");
     requirements.snp.as_mut().unwrap().crls.clear();
     list(&mut requirements, "genoa-empty.crl");
-    let client = config(Verifier::of_evidence(requirements)).unwrap();
+    let client = config(Verifier::of_evidence(requirements.clone())).unwrap();
     assert!(handshake(client, &presented).is_ok());
+    // A list of another product is no list for this chain.
+    requirements.snp.as_mut().unwrap().crls[0].0 = snp::Product::Milan;
+    assert_eq!(failed(&requirements, &presented), "revocation");
+}
+
+#[test]
+fn what_one_list_revokes_is_revoked_whatever_other_lists_say() {
+    for names in [["genoa-empty.crl", "genoa-revoked-ask.crl"], ["genoa-revoked-ask.crl", "genoa-empty.crl"]]
+    {
+        let mut requirements = of_hardware();
+        let lists = names.map(|name| (snp::Product::Genoa, reports::file(name)));
+        requirements.snp.as_mut().unwrap().crls = lists.into();
+        assert_eq!(failed(&requirements, &Guest::default().on("snp")), "revocation");
+    }
+}
+
+#[test]
+fn of_collateral_for_one_platform_the_newest_decides() {
+    let newer = tcb_info("OutOfDate", "[]").replace("Number\":20,", "Number\":21,");
+    let newer = Parts { tcb_info: newer, ..Parts::new(3) };
+    for at in [0, 1] {
+        let mut requirements = of_hardware();
+        let newer = of_tdx(&newer).collateral.remove(0);
+        requirements.tdx.as_mut().unwrap().collateral.insert(at, newer);
+        assert_eq!(failed(&requirements, &Guest::default().on("tdx")), "tcb-status");
+    }
 }
 
 #[test]
