@@ -1,5 +1,5 @@
 //! A host that lies on port 17004: it stands between the enclave and its sleeve, and changes what the development security module
-//! answers. Nobody is deceived, nothing crashes, and evidence is there again once the host is honest.
+//! answers. Nothing forged is verified, nothing crashes, and evidence is there again once the host is honest.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ use crate::{Lab, Outcome, Scenario};
 
 /// The scenario.
 pub(in crate::scenarios) const SCENARIO: Scenario =
-    Scenario { name: "a_host_that_lies_as_security_module_deceives_nobody", host: deceived, guest };
+    Scenario { name: "evidence_of_a_lying_security_module_is_refused_or_not_verified", host: lied_to, guest };
 
 /// Where the sleeve reaches the enclave, in the enclave's directory.
 const SOCKET: &str = "run/web/vsock.sock";
@@ -72,7 +72,7 @@ struct Between {
 
 type Shared = Arc<Mutex<Between>>;
 
-fn deceived(lab: &mut Lab) -> Outcome {
+fn lied_to(lab: &mut Lab) -> Outcome {
     let image = lab.image_on(&Release::default().with_trial("signals"), &manifest("'8081'"))?;
     let right = measurements(lab, &image, "right.json")?;
     let port = lab.free_port()?;
@@ -80,12 +80,12 @@ fn deceived(lab: &mut Lab) -> Outcome {
     let host = stand_between(&lab.folder().join(SOCKET))?;
     // The sleeve connects again, through the host between them.
     machine.expect_answer(machine.web, "/kill-attestor", "disconnected without an answer")?;
-    let told = |status: u16, part: &str, lie| refused(&machine, &host, lie, status, part);
-    told(502, "cannot access the security module", Lie::Closed)?;
-    told(502, "malformed response of the security module", Lie::Malformed)?;
-    told(502, "cannot access the security module", Lie::TooLong)?;
-    told(502, "cannot access the security module", Lie::Twice)?;
-    told(502, "malformed response of the security module", Lie::Other)?;
+    let answered = |status: u16, part: &str, lie| refused(&machine, &host, lie, status, part);
+    answered(502, "cannot access the security module", Lie::Closed)?;
+    answered(502, "malformed response of the security module", Lie::Malformed)?;
+    answered(502, "cannot access the security module", Lie::TooLong)?;
+    answered(502, "cannot access the security module", Lie::Twice)?;
+    answered(502, "malformed response of the security module", Lie::Other)?;
     let verifier = Verifier::new(lab)?;
     for (lie, verdict) in [(Lie::Flipped, "NOT VERIFIED (signature)"), (Lie::Earlier, "NOT VERIFIED (nonce)")]
     {
@@ -145,7 +145,7 @@ fn silence(machine: &Machine, host: &Shared, port: u16) -> Outcome {
     let took = began.elapsed();
     expect(took < LONGEST_ANSWER, format_args!("the refusal came after {took:?}"))?;
     let why = machine.refused(machine.plain, "GET /v1/random", &Value::Null, 403)?;
-    expect_in(&why, "attestation.services.plain", "what another service is told meanwhile")?;
+    expect_in(&why, "attestation.services.plain", "the answer to another service meanwhile")?;
     let url = format!("https://127.0.0.1:{port}/.well-known/cloister/health");
     let health = output("curl", &["--silent", "--show-error", "--insecure", "--max-time", "20", &url], "")?;
     expect_eq(&health.as_str(), &r#"{"status":"serving"}"#, "health")?;
@@ -161,7 +161,11 @@ fn strangers(socket: &Path) -> Outcome {
         // The device drops bytes that arrive before its reply, and does not survive a requester that leaves before it.
         line(&mut stranger)?;
         stranger.write_all(GARBAGE)?;
-        let _until_refused = stranger.read_to_end(&mut Vec::new());
+        let closed = match stranger.read_to_end(&mut Vec::new()) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        };
+        expect(closed, "the enclave closes a stranger's connection")?;
     }
     Ok(())
 }
