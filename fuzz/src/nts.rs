@@ -42,7 +42,7 @@ fn read(data: &[u8], size: usize) -> Result<Agreement, ExchangeError> {
     exchange.agreement()
 }
 
-/// An answer to a request. As it is, nobody has sealed it, so it is refused. Then it is the content of an answer that the server
+/// An answer to a request. As it is, it has no seal, so it is refused. Then it is the content of an answer that the server
 /// seals: a header but for the origin, and encrypted fields. Cookies that come of it are bounded, and a flipped bit is noticed.
 pub fn answer(data: &[u8]) {
     let mut association = asked();

@@ -55,7 +55,7 @@ pub enum AnswerError {
         /// The mode.
         mode: u8,
     },
-    /// It answers another request: an old answer, or an attempt of somebody who did not see the request.
+    /// It answers another request: an old answer, or an attempt of someone who did not see the request.
     #[error("the packet answers another request")]
     Other,
     /// An extension field is malformed.
@@ -64,7 +64,7 @@ pub enum AnswerError {
     /// The server did not seal it, or it was changed.
     #[error("the packet is not authentic")]
     NotAuthentic,
-    /// The server does not know the cookie any more, or somebody who saw the request claims so: this cannot be authenticated. If no
+    /// The server does not know the cookie any more, or someone who saw the request claims so: this cannot be authenticated. If no
     /// answer follows, a new key exchange is needed (RFC 8915, section 5.7).
     #[error("the server does not accept the cookie (NTS NAK); a new key exchange is needed")]
     Nak,
@@ -157,8 +157,12 @@ impl<'a> Outer<'a> {
 }
 
 impl Pending {
-    /// What the answer says, and its cookies.
-    pub(crate) fn verify(&self, keys: &Keys, packet: &[u8]) -> Result<(Answer, Vec<Cookie>), AnswerError> {
+    /// What an authentic answer says, which may be that it is of no use, and its cookies in either case.
+    pub(crate) fn verify(
+        &self,
+        keys: &Keys,
+        packet: &[u8],
+    ) -> Result<(Result<Answer, AnswerError>, Vec<Cookie>), AnswerError> {
         let length = AnswerError::Length(packet.len());
         if packet.len() > PACKET_LIMIT {
             return Err(length);
@@ -176,20 +180,18 @@ impl Pending {
             return Err(AnswerError::Nak);
         }
         let inner = outer.open(keys, packet)?;
-        Ok((answer(&header)?, cookies(&inner)?))
+        Ok((answer(&header), cookies(&inner)?))
     }
 }
 
-/// The cookies among the encrypted fields; others are ignored.
+/// The cookies among the encrypted fields; others, and cookies of an unusable length, are ignored.
 fn cookies(inner: &[u8]) -> Result<Vec<Cookie>, AnswerError> {
     let (mut cookies, mut rest) = (Vec::new(), inner);
     while !rest.is_empty() {
         let field = fields::first(rest, INNER_MIN).ok_or(AnswerError::Malformed("an encrypted field"))?;
         rest = field.rest;
         if field.kind == COOKIE {
-            cookies.push(
-                Cookie::read(field.body).ok_or(AnswerError::Malformed("a cookie of an unusable length"))?,
-            );
+            cookies.extend(Cookie::read(field.body));
         }
     }
     Ok(cookies)

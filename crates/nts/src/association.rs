@@ -114,8 +114,9 @@ impl Association {
         fields::append(packet, AUTHENTICATOR, &fields::authenticator(nonce, &sealed)?)
     }
 
-    /// Verifies an answer to the last request and keeps its cookies. After an error, the answer may still arrive: anyone can send
-    /// packets, so the caller goes on waiting. After an answer, no other one is accepted.
+    /// Verifies an answer to the last request and keeps its cookies, also those of an authentic answer that is of no use. After another
+    /// error, the answer may still arrive: anyone can send packets, so the caller goes on waiting. After an authentic answer, no other
+    /// one is accepted.
     ///
     /// # Errors
     /// If it is not an authentic answer to this request, or of no use.
@@ -124,6 +125,6 @@ impl Association {
         let (answer, cookies) = pending.verify(&self.keys, packet)?;
         self.pending = None;
         self.jar.add(cookies);
-        Ok(answer)
+        answer
     }
 }

@@ -1,8 +1,9 @@
 //! The key exchange: records over TLS, by which client and server agree on an algorithm and the server hands out cookies
 //! (RFC 8915, section 4).
 //!
-//! Invariant: an agreement is on NTPv4 and `AEAD_AES_SIV_CMAC_256`, has a cookie, and was read to its last byte. What the server
-//! sends is bounded, and its result does not depend on the pieces in which it arrives.
+//! Invariant: an agreement is on NTPv4 and `AEAD_AES_SIV_CMAC_256`, has a cookie, and was read up to its last record. What the server
+//! sends is bounded, and the agreement does not depend on the pieces in which it arrives. Bytes after the last record are an error if
+//! the caller passes them. After an error there is no agreement.
 
 use crate::cookie::{COOKIES, Cookie};
 
@@ -59,6 +60,7 @@ pub struct Exchange {
     read: usize,
     seen: Seen,
     complete: bool,
+    failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,8 +96,8 @@ pub enum ExchangeError {
     /// A record that must be there once is there twice.
     #[error("the server sent two records of the type {0}")]
     Twice(u16),
-    /// There is no cookie.
-    #[error("the server sent no cookie")]
+    /// There is no cookie, or none that a request has room for.
+    #[error("the server sent no usable cookie")]
     NoCookie,
     /// The answer has too many bytes.
     #[error("the server sent a record of more than {RECORD_LIMIT} bytes, or {MESSAGE_LIMIT} bytes in all")]
@@ -121,6 +123,12 @@ impl Exchange {
     /// # Errors
     /// If there can be no agreement.
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, ExchangeError> {
+        let taken = self.take(bytes);
+        self.failed |= taken.is_err();
+        taken
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<bool, ExchangeError> {
         self.rest.extend_from_slice(bytes);
         let mut rest = self.rest.as_slice();
         while !self.complete {
@@ -145,9 +153,9 @@ impl Exchange {
     /// What was agreed on.
     ///
     /// # Errors
-    /// If the answer is incomplete, or lacks a record that it must have.
+    /// If the answer is incomplete, was refused, or lacks a record that it must have.
     pub fn agreement(self) -> Result<Agreement, ExchangeError> {
-        if !self.complete {
+        if !self.complete || self.failed {
             return Err(ExchangeError::End);
         }
         let Seen { protocol, algorithm, cookies, server, port } = self.seen;
@@ -190,11 +198,8 @@ impl Seen {
                 once(&mut self.algorithm, algorithm, number)?;
             }
             5 => {
-                let cookie =
-                    Cookie::read(body).ok_or(ExchangeError::Malformed("a cookie of an unusable length"))?;
-                if self.cookies.len() < COOKIES {
-                    self.cookies.push(cookie);
-                }
+                // A cookie is opaque: one that no request has room for is of no use, and no error.
+                self.cookies.extend(Cookie::read(body).filter(|_| self.cookies.len() < COOKIES));
             }
             6 => once(
                 &mut self.server,

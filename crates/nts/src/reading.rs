@@ -9,6 +9,9 @@ use cloister_clock::{Date, Offset};
 
 use crate::answer::Answer;
 
+/// What is lost by rounding: less than a nanosecond in the server's dates, and half of one in each of two halves.
+const ROUNDED: Duration = Duration::from_nanos(2);
+
 /// How far a clock is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
@@ -53,8 +56,7 @@ impl Answer {
         let delay = held.and_then(|held| round_trip.checked_sub(held)).ok_or(ReadingError::Contradiction)?;
         let ahead = received.since(sent).nanos();
         let offset = Offset::from_nanos(ahead.midpoint(transmitted.since(arrived).nanos()));
-        // Half the delay, and a nanosecond for what was rounded.
-        let half = (delay / 2).saturating_add(Duration::from_nanos(1));
+        let half = (delay / 2).saturating_add(ROUNDED);
         Ok(Reading { offset, bound: half.saturating_add(self.error), round_trip })
     }
 }

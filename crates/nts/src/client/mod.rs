@@ -45,6 +45,9 @@ pub enum ClientError {
     /// The answer's dates are of no use.
     #[error(transparent)]
     Reading(#[from] ReadingError),
+    /// The clock was set while the answer was awaited.
+    #[error("the clock was set during the request; ask again")]
+    ClockSet,
     /// The system has no random bytes.
     #[error("there are no random bytes for a request")]
     Random,

@@ -14,16 +14,21 @@ use super::ClientError;
 use super::deadline::{Deadline, is_expired};
 use crate::{Answer, AnswerError, Association, PACKET_LIMIT, RANDOM, Reading};
 
-/// Asks the server at `address` once, within `limit`. `clock` reads the clock whose offset is wanted, once: the rest of the round trip
-/// is measured by the monotonic clock, so that the result is right even if the clock is set meanwhile.
+/// By how much the clock and the monotonic clock may differ after a round trip: more than a clock that is being corrected changes in
+/// that time, and than reading both takes on a busy machine.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Asks the server at `address` once, within `limit`. `clock` reads the clock whose offset is wanted, twice; the round trip is
+/// measured by the monotonic clock.
 ///
 /// # Errors
-/// If no cookie is left, no authentic answer arrives, or it is of no use. A cookie is used up in any case.
+/// If no cookie is left, no authentic answer arrives, it is of no use, or the clock was set meanwhile, so that the offset would be that
+/// of the clock before. A cookie is used up in any case.
 pub fn query(
     association: &mut Association,
     address: SocketAddr,
     limit: Duration,
-    clock: impl FnOnce() -> Date,
+    clock: impl Fn() -> Date,
 ) -> Result<(Answer, Reading), ClientError> {
     let mut random = [0; RANDOM];
     ring::default_provider().secure_random.fill(&mut random).map_err(|_| ClientError::Random)?;
@@ -34,7 +39,11 @@ pub fn query(
     let sent = clock();
     let answer = send_and_wait(association, &socket, &request, limit)?;
     let elapsed = i64::try_from(start.elapsed().as_nanos()).unwrap_or(i64::MAX);
-    Ok((answer, answer.reading(sent, sent.plus(Offset::from_nanos(elapsed)))?))
+    let arrived = sent.plus(Offset::from_nanos(elapsed));
+    if clock().since(arrived).magnitude() > STEP {
+        return Err(ClientError::ClockSet);
+    }
+    Ok((answer, answer.reading(sent, arrived)?))
 }
 
 /// A socket that receives packets from this address only.

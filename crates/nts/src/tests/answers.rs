@@ -144,10 +144,25 @@ fn cookies_that_are_not_encrypted_are_ignored() {
 }
 
 #[test]
-fn cookies_of_an_unusable_length_are_refused() {
+fn cookies_of_an_unusable_length_are_ignored() {
     for length in [0, 8, 260] {
-        let refused = after(|reply| reply.cookies = vec![vec![1; length]]);
-        assert_eq!(refused, Err(AnswerError::Malformed("a cookie of an unusable length")));
+        let (mut association, mut reply) = asked();
+        reply.cookies.push(vec![1; length]);
+        association.accept(&reply.packet()).unwrap();
+        assert_eq!(association.cookies(), 2, "{length}");
+    }
+}
+
+#[test]
+fn the_cookies_of_an_authentic_answer_of_no_use_are_kept() {
+    let useless: [fn(&mut Reply); 3] =
+        [|reply| reply.kiss(*b"RATE"), |reply| reply.kiss([0; 4]), |reply| reply.header[8] = 1];
+    for change in useless {
+        let (mut association, mut reply) = asked();
+        change(&mut reply);
+        association.accept(&reply.packet()).unwrap_err();
+        assert_eq!(association.cookies(), 2);
+        assert_eq!(association.accept(&reply.packet()), Err(AnswerError::Other), "it was the answer");
     }
 }
 
@@ -236,7 +251,7 @@ fn the_offset_is_that_of_the_middle_of_the_exchange() {
     let late = reading((TODAY - 11, 998_000_000), (TODAY - 10, 3_000_000)).unwrap();
     assert_eq!(late.offset, Offset::from_nanos(10_000_000_000));
     assert_eq!(late.round_trip, Duration::from_millis(5));
-    assert_eq!(late.bound, Duration::from_nanos(2_000_001 + 15_625_060));
+    assert_eq!(late.bound, Duration::from_nanos(2_000_002 + 15_625_060));
     let ahead = reading((TODAY + 9, 998_000_000), (TODAY + 10, 3_000_000)).unwrap();
     assert_eq!(ahead.offset, Offset::from_nanos(-10_000_000_000));
 }

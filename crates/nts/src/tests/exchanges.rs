@@ -102,10 +102,6 @@ fn malformed_records_are_refused() {
         record(0x8000, &[0]),
         record(0x8002, &[]),
         record(0x8003, &[1]),
-        record(5, &[]),
-        record(5, &[0; 8]),
-        record(5, &[0; 101]),
-        record(5, &[0; 260]),
         record(6, b""),
         record(6, b"a b"),
         record(6, b"a\x1b[2J"),
@@ -126,6 +122,24 @@ fn an_answer_is_read_to_its_last_byte() {
         assert_eq!(read(&whole[..length]), Err(ExchangeError::End), "{length}");
     }
     assert_eq!(read(&[&whole[..], &[0]].concat()), Err(ExchangeError::End));
+}
+
+#[test]
+fn cookies_that_no_request_has_room_for_are_ignored() {
+    for length in [0, 8, 101, 260] {
+        let unusable = record(5, &vec![0; length]);
+        assert_eq!(with(&unusable).unwrap().cookies.len(), 1, "{length}");
+        let alone = [PROTOCOL, ALGORITHM, &unusable, END].concat();
+        assert_eq!(read(&alone), Err(ExchangeError::NoCookie));
+    }
+}
+
+#[test]
+fn after_an_error_there_is_no_agreement() {
+    let mut exchange = Exchange::default();
+    let longer = [PROTOCOL, ALGORITHM, &cookie(), END, &[0]].concat();
+    assert_eq!(exchange.push(&longer), Err(ExchangeError::End));
+    assert_eq!(exchange.agreement(), Err(ExchangeError::End));
 }
 
 #[test]
