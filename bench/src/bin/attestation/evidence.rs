@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cloister_bench::figures::{median, quantile, table};
 use cloister_client::{Answer, Deadline};
 
-use crate::progress;
+use crate::progress::progress;
 
 /// Numbers of callers, and requests of each of them in a round.
 const LOADS: [(u32, u32); 2] = [(1, 20), (16, 4)];

@@ -17,7 +17,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use crate::certificate;
-use crate::progress;
+use crate::progress::progress;
 use crate::terminator::Terminator;
 
 /// Numbers of clients, and handshakes of each of them in a round: few, so that other load of the machine affects both variants alike.

@@ -7,6 +7,7 @@
 mod certificate;
 mod evidence;
 mod handshakes;
+mod progress;
 mod terminator;
 
 use std::io::{self, Write};
@@ -38,12 +39,4 @@ fn main() -> ExitCode {
 fn rounds_of(text: &str) -> io::Result<u32> {
     let rounds = text.parse().ok().filter(|rounds| *rounds > 0);
     rounds.ok_or_else(|| io::Error::other(format!("{text:?} is no number of rounds")))
-}
-
-/// Shows progress about ten times, also where there is no terminal.
-fn progress(what: &str, round: u32, rounds: u32) {
-    let done = round.saturating_add(1);
-    if done.is_multiple_of(rounds.div_ceil(10)) || done == rounds {
-        writeln!(io::stderr(), "attestation: {what}: {done} of {rounds} rounds").unwrap_or_default();
-    }
 }
