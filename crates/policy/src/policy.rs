@@ -1,0 +1,180 @@
+//! The manifest's rules, compiled, and what they decide.
+//!
+//! Invariant: the rules of a service and those of every service count alike: a deny rule of either wins, an allow rule of either
+//! suffices.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::address::canonical;
+use crate::compile::{self, Targets, shown};
+use crate::decision::{Decision, List, Origin, Reason, RuleRef, Section};
+use crate::host::Name;
+use crate::judge::Judge;
+use crate::ports::{Port, Protocol};
+use crate::reach::{closed, readings};
+use crate::ruleset::RuleSet;
+use crate::source::{Egress, Report, Rules};
+
+/// The egress policy of an enclave.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    every: Lists,
+    services: BTreeMap<String, Lists>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Lists {
+    allow: RuleSet,
+    deny: RuleSet,
+}
+
+/// What applies to one service.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    own: Option<&'a Lists>,
+    every: &'a Lists,
+}
+
+impl Policy {
+    /// Checks and compiles rules; reports all problems at once.
+    pub fn new(egress: &Egress) -> Result<Self, Report> {
+        let mut report = Report::default();
+        let every = lists(&egress.every, "every", &mut report);
+        let mut services = BTreeMap::new();
+        for (name, rules) in &egress.services {
+            let place = format!("services.{}", shown(name));
+            services.insert(name.clone(), lists(rules, &place, &mut report));
+        }
+        report.or(Self { every, services })
+    }
+
+    fn scope(&self, service: &str) -> Scope<'_> {
+        Scope { own: self.services.get(service), every: &self.every }
+    }
+}
+
+fn lists(rules: &Rules, place: &str, report: &mut Report) -> Lists {
+    let allow = compile::list(&rules.allow, &format!("{place}.allow"), Targets::All, report);
+    let deny = compile::list(&rules.deny, &format!("{place}.deny"), Targets::All, report);
+    Lists { allow: RuleSet::new(allow), deny: RuleSet::new(deny) }
+}
+
+impl<'a> Scope<'a> {
+    fn parts(self) -> impl Iterator<Item = (Section, &'a Lists)> {
+        self.own.map(|own| (Section::Service, own)).into_iter().chain([(Section::Every, self.every)])
+    }
+
+    fn allow(self, find: impl Fn(&RuleSet) -> Option<u32>) -> Option<RuleRef> {
+        self.parts().find_map(|(section, lists)| {
+            find(&lists.allow).map(|index| RuleRef { section, list: List::Allow, index })
+        })
+    }
+
+    fn deny(self, find: impl Fn(&RuleSet) -> Option<u32>) -> Option<RuleRef> {
+        self.parts().find_map(|(section, lists)| {
+            find(&lists.deny).map(|index| RuleRef { section, list: List::Deny, index })
+        })
+    }
+
+    fn by_name(self, name: &Name, port: Port) -> Decision {
+        if let Some(rule) = self.deny(|rules| rules.by_name(name, port)) {
+            return decision(Some(rule), Reason::Denied);
+        }
+        match self.allow(|rules| rules.by_name(name, port)) {
+            Some(rule) => decision(Some(rule), Reason::Name),
+            None => decision(None, Reason::NoRule),
+        }
+    }
+
+    /// Why an address is refused whatever allows it.
+    fn refused(self, address: IpAddr, port: Port) -> Option<Decision> {
+        let denied = readings(address)
+            .find_map(|(reading, _)| self.deny(|rules| rules.by_number(reading, port, None)))
+            .map(|rule| decision(Some(rule), Reason::Denied));
+        denied.or_else(|| {
+            let opened = |address, range: &_| {
+                self.allow(|rules| rules.by_number(address, port, Some(range))).is_some()
+            };
+            closed(address, |_| true, opened).map(|reason| decision(None, reason))
+        })
+    }
+
+    /// Ports that a rule about `name` allows and that may be left after the deny rules: the first of each allowed range, and the
+    /// first after each denied range. If none of these is allowed, no port is.
+    fn candidates(self, name: &Name) -> impl Iterator<Item = Port> {
+        let starts =
+            self.parts().flat_map(|(_, lists)| lists.allow.about(name)).flat_map(|rule| rule.ports.ranges());
+        let ends =
+            self.parts().flat_map(|(_, lists)| lists.deny.about(name)).flat_map(|rule| rule.ports.ranges());
+        let numbers: Vec<u16> =
+            starts.map(|(start, _)| start).chain(ends.filter_map(|(_, end)| end.checked_add(1))).collect();
+        numbers.into_iter().flat_map(|number| Protocol::ALL.map(|protocol| Port { number, protocol }))
+    }
+}
+
+impl Judge for Policy {
+    fn by_name(&self, service: &str, name: &Name, port: Port) -> Decision {
+        if port.number == 0 {
+            return decision(None, Reason::PortZero);
+        }
+        self.scope(service).by_name(name, port)
+    }
+
+    fn by_number(&self, service: &str, address: IpAddr, port: Port) -> Decision {
+        if port.number == 0 {
+            return decision(None, Reason::PortZero);
+        }
+        let (scope, address) = (self.scope(service), canonical(address));
+        if let Some(refused) = scope.refused(address, port) {
+            return refused;
+        }
+        let within = crate::registry::special(address).map(|special| &special.range);
+        match scope.allow(|rules| rules.by_number(address, port, within)) {
+            Some(rule) => decision(Some(rule), Reason::Number),
+            None => decision(None, Reason::NoRule),
+        }
+    }
+
+    fn resolved(&self, service: &str, name: &Name, address: IpAddr, port: Port) -> Decision {
+        let by_name = self.by_name(service, name, port);
+        if !by_name.allowed() {
+            return by_name;
+        }
+        self.scope(service).refused(address, port).unwrap_or(by_name)
+    }
+
+    fn lookup(&self, service: &str, name: &Name) -> Decision {
+        let scope = self.scope(service);
+        let mut refused = None;
+        for port in scope.candidates(name) {
+            let found = scope.by_name(name, port);
+            if found.allowed() {
+                return found;
+            }
+            refused = refused.or(Some(found));
+        }
+        refused.unwrap_or_else(|| {
+            let any = Port { number: u16::MAX, protocol: Protocol::Tcp };
+            scope.by_name(name, any)
+        })
+    }
+
+    fn rule(&self, service: &str, rule: RuleRef) -> Option<String> {
+        let lists = match rule.section {
+            Section::Service => self.services.get(service)?,
+            Section::Every => &self.every,
+            Section::Operator => return None,
+        };
+        let list = match rule.list {
+            List::Allow => &lists.allow,
+            List::Deny => &lists.deny,
+            List::Only | List::Host => return None,
+        };
+        list.get(rule.index).map(ToString::to_string)
+    }
+}
+
+fn decision(rule: Option<RuleRef>, reason: Reason) -> Decision {
+    Decision { origin: Origin::Manifest, rule, reason }
+}
