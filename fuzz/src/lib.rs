@@ -14,6 +14,7 @@ pub mod image;
 pub mod manifest;
 pub mod mutate;
 pub mod nsm;
+pub mod policy;
 pub mod registry;
 pub mod snp;
 pub mod wire;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 31] = [
+pub const TARGETS: [Target; 32] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -85,4 +86,5 @@ pub const TARGETS: [Target; 31] = [
     Target { name: "tdx_answer", run: hardware::tdx_answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
     Target { name: "snp_certificates", run: snp::certificates, seeds: &[] },
+    Target { name: "policy_target", run: policy::target, seeds: &[] },
 ];
