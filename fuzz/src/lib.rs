@@ -14,6 +14,7 @@ pub mod image;
 pub mod manifest;
 pub mod mutate;
 pub mod nsm;
+pub mod nts;
 pub mod policy;
 pub mod registry;
 pub mod snp;
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 32] = [
+pub const TARGETS: [Target; 34] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -65,6 +66,8 @@ pub const TARGETS: [Target; 32] = [
     Target { name: "evidence_measurements", run: evidence::measurements, seeds: &[] },
     Target { name: "nsm_answer", run: nsm::answer, seeds: &[] },
     Target { name: "nsm_request", run: nsm::request, seeds: &[] },
+    Target { name: "nts_exchange", run: nts::exchange, seeds: &[] },
+    Target { name: "nts_answer", run: nts::answer, seeds: &[] },
     Target {
         name: "snp_report",
         run: hardware::snp_report,

@@ -1,6 +1,6 @@
 //! Certificate tables of an SNP host.
 
-use cloister_sys::certificates::{CERTIFICATES_LIMIT, Certificate, TABLE_LIMIT, certificates as read};
+use cloister_evidence::snp::table::{CERTIFICATES_LIMIT, Certificate, TABLE_LIMIT, certificates as read};
 
 /// Length of an entry in bytes.
 const ENTRY: usize = 24;

@@ -5,8 +5,9 @@
 //! verification is passed in, by rustls or by the caller; only [`Deadline`] reads a clock.
 //!
 //! docs/evidence.md specifies the certificate and the checks, docs/attestation.md the server. Which measurements are accepted is
-//! the caller's decision ([`Requirements`]). Evidence of AWS Nitro and of the development platform `virtual` is verified; that of
-//! another platform is refused.
+//! the caller's decision ([`Requirements`]), and so is which platforms are: AWS Nitro by default, AMD SEV-SNP and Intel TDX with
+//! [`SnpRequirements`] and [`TdxRequirements`], and the development platform `virtual`. What a verification needs besides the evidence is
+//! passed in before: nothing is fetched while TLS connects.
 //!
 //! The connection's evidence is that of its certificate, at most 45 s old:
 //!
@@ -35,9 +36,11 @@
 mod attested;
 mod certificate;
 mod deadline;
+mod hardware;
 mod refusal;
 mod request;
 mod requirements;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod verifier;
@@ -51,9 +54,11 @@ pub use attested::Attested;
 pub use cloister_evidence::eventlog::Log;
 pub use cloister_evidence::nitro::{Document, Freshness, Roots};
 pub use cloister_evidence::policy::{IMAGE_REGISTERS, Reference};
-pub use cloister_evidence::{Verdict, Verified};
+pub use cloister_evidence::{Verdict, Verified, snp, tdx};
 pub use deadline::{Deadline, Socket};
+pub use hardware::{SnpRequirements, TdxRequirements};
 pub use refusal::Refusal;
 pub use request::{Answer, RequestError};
 pub use requirements::Requirements;
+pub use statement::Statement;
 pub use verifier::{Verifier, config};

@@ -7,10 +7,13 @@ use std::fmt;
 use std::io;
 
 use cloister_evidence::Verdict;
+use cloister_evidence::binding::BindingError;
 use cloister_evidence::binding::certificate::CarriedError;
+use cloister_evidence::snp::table::TableError;
 use rustls::{CertificateError, OtherError};
 
-/// Why the other end was refused. It is not the enclave that was required, or an attacker is between.
+/// Why the other end was refused. It is not the enclave that was required, or an attacker is between; or the caller has not passed what
+/// its evidence is verified with ([`Self::Missing`]).
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The certificate does not have the form of an enclave's.
@@ -19,9 +22,22 @@ pub enum Refusal {
     /// The extension is malformed.
     #[error(transparent)]
     Extension(#[from] CarriedError),
-    /// The evidence is of a platform that this crate does not verify. The text is the name in the certificate.
-    #[error("evidence of the platform `{0}` is not verified here, only that of `nitro` and `virtual`")]
+    /// The evidence is of a platform for which the caller requires nothing. The text is the beginning of the name that
+    /// the server stated.
+    #[error("the requirements accept no evidence of the platform `{0}`")]
     Platform(String),
+    /// The caller has not passed this.
+    #[error("the evidence cannot be verified without {0}")]
+    Missing(&'static str),
+    /// The host's table of certificates is malformed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The required log is not one of an enclave.
+    #[error("the required event log does not begin with the end of the boot")]
+    Log,
+    /// Nonce and key cannot be bound.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
     /// A check of the evidence failed. The verdict has all checks.
     #[error("the evidence is refused: {}", failure(.0))]
     Evidence(Verdict),

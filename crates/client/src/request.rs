@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use cloister_evidence::snp::table::{self, TableError};
 use rustls::crypto::ring;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use rustls::{ClientConnection, StreamOwned};
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use crate::attested::Attested;
 use crate::certificate::Parts;
 use crate::refusal::Refusal;
-use crate::requirements::Requirements;
+use crate::requirements::{Presented, Requirements};
 use crate::verifier::{Verifier, config};
 
 /// Bytes of a nonce: 32 random ones do not repeat.
@@ -34,6 +35,8 @@ const EXPLANATION_LIMIT: usize = 300;
 /// What a server sent, and what its evidence must bind. Nothing in it is verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// The platform's name, as the server states it: `nitro`, `tdx`, `snp` or `virtual`. It selects the verification, and proves nothing.
+    pub platform: String,
     /// The platform's evidence.
     pub evidence: Vec<u8>,
     /// The event log, encoded.
@@ -76,6 +79,7 @@ pub enum RequestError {
 /// The body of a response.
 #[derive(Deserialize)]
 struct Body {
+    platform: String,
     document: String,
     events: String,
     #[serde(default)]
@@ -83,8 +87,9 @@ struct Body {
 }
 
 impl Answer {
-    /// Requests evidence over `socket`, which is connected to the server at this port of `host`, a name or an address. It is used for this request only, and should fail after
-    /// some time ([`crate::Deadline`]): an enclave may take ten seconds for its certificate, and as long again for the evidence.
+    /// Requests evidence over `socket`, which is connected to the server at this port of `host`, a name or an address. It is used for
+    /// this request only, and should fail after some time ([`crate::Deadline`]): an enclave may take ten seconds for its certificate,
+    /// and as long again for the evidence.
     ///
     /// # Errors
     /// If the connection or the handshake fails, or the response is not evidence.
@@ -105,8 +110,8 @@ impl Answer {
         let certificate = stream.conn.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.ok_or(Refusal::Certificate("there is none"))?;
         let public_key = Parts::read(certificate)?.public_key;
-        let [evidence, events, certificates] = body(&response)?;
-        Ok(Self { evidence, events, nonce, public_key, certificates })
+        let (platform, [evidence, events, certificates]) = body(&response)?;
+        Ok(Self { platform, evidence, events, nonce, public_key, certificates })
     }
 
     /// Verifies the evidence, at `now` in seconds since 1970. Afterwards connections can require its key
@@ -115,8 +120,24 @@ impl Answer {
     /// # Errors
     /// If a check of the evidence fails.
     pub fn verify(&self, requirements: &Requirements, now: u64) -> Result<Attested, Refusal> {
-        let document = requirements.evidence(&self.evidence, &self.nonce, &self.public_key, now);
-        Ok(Attested::new(document.map_err(Refusal::Evidence)?, self.public_key.clone()))
+        let presented = Presented {
+            platform: &self.platform,
+            evidence: &self.evidence,
+            certificates: &self.chain()?,
+            nonce: &self.nonce,
+            public_key: &self.public_key,
+        };
+        Ok(Attested::new(requirements.evidence(&presented, now)?, self.public_key.clone()))
+    }
+
+    /// The certificates that a host of SEV-SNP passes along, in the order of the chain, as far as they are there. Nothing in them is
+    /// authentic before a report was verified with them; then the connections to the same host can be, too
+    /// ([`crate::SnpRequirements::chains`]).
+    ///
+    /// # Errors
+    /// If the host's table is malformed.
+    pub fn chain(&self) -> Result<Vec<Vec<u8>>, TableError> {
+        table::chain(&self.certificates)
     }
 }
 
@@ -125,8 +146,8 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The evidence, the log and the certificates in a response.
-fn body(response: &[u8]) -> Result<[Vec<u8>; 3], RequestError> {
+/// The platform's name, and the evidence, the log and the certificates in a response.
+fn body(response: &[u8]) -> Result<(String, [Vec<u8>; 3]), RequestError> {
     let end = response.windows(HEAD_END.len()).position(|window| window == HEAD_END);
     let end = end.unwrap_or(response.len());
     let head = response.get(..end).unwrap_or_default();
@@ -135,11 +156,11 @@ fn body(response: &[u8]) -> Result<[Vec<u8>; 3], RequestError> {
         return Err(RequestError::Incomplete(body.len(), length));
     }
     if head.starts_with(b"HTTP/1.1 200 ")
-        && let Ok(Body { document, events, certificates }) = serde_json::from_slice(body)
+        && let Ok(Body { platform, document, events, certificates }) = serde_json::from_slice(body)
         && let [Ok(document), Ok(events), Ok(certificates)] =
             [document, events, certificates].map(|text| STANDARD.decode(text))
     {
-        return Ok([document, events, certificates]);
+        return Ok((platform, [document, events, certificates]));
     }
     let status = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let text = [status, b" ", body].concat();
@@ -187,7 +208,7 @@ mod tests {
     fn a_response_is_used_only_if_it_is_complete() {
         let json = r#"{"document":"AQ==","events":"Ag==","platform":"snp","certificates":"Aw=="}"#;
         let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len());
-        assert_eq!(body(whole.as_bytes()).unwrap(), [[1], [2], [3]]);
+        assert_eq!(body(whole.as_bytes()).unwrap(), ("snp".to_owned(), [[1], [2], [3]].map(Vec::from)));
         let cut = &whole[..whole.len() - 5];
         let refused = body(cut.as_bytes()).unwrap_err().to_string();
         assert_eq!(refused, format!("the response ended after {} of {} bytes", json.len() - 5, json.len()));

@@ -4,8 +4,6 @@
 
 #[cfg(feature = "clock")]
 pub mod adjust;
-#[cfg(any(feature = "certificates", feature = "machine"))]
-pub mod certificates;
 #[cfg(feature = "child")]
 pub mod child;
 #[cfg(feature = "pid1")]

@@ -59,7 +59,7 @@ pub struct SevGuest {
 pub struct ExtendedReport {
     /// The report.
     pub report: Vec<u8>,
-    /// The host's certificate table ([`crate::certificates`]): 16 KiB, zeros if there are no certificates.
+    /// The host's certificate table (GHCB specification 2.03, section 4.1.8.1): 16 KiB, zeros if there are no certificates.
     pub certificates: Vec<u8>,
 }
 

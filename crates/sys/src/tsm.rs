@@ -66,7 +66,7 @@ pub struct Report {
     pub provider: String,
     /// The report: with `sev_guest` an attestation report, with `tdx_guest` a quote. Never empty.
     pub outblob: Vec<u8>,
-    /// With `sev_guest` the host's certificate table ([`crate::certificates`]). Empty if there is none.
+    /// With `sev_guest` the host's certificate table (GHCB specification 2.03, section 4.1.8.1). Empty if there is none.
     pub auxblob: Vec<u8>,
 }
 

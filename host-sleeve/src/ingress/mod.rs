@@ -1,8 +1,10 @@
 //! Ingress on the host: connections to published TCP ports are forwarded to the enclave.
 //!
 //! Invariant: a client that cannot be forwarded is reset, never left waiting for a reply that cannot come. Clients beyond the
-//! limit wait in the listen queue, and those of one port never use the capacity reserved for the others. What the clients may
-//! reach is decided inside the enclave, by the manifest.
+//! limit wait in the listen queue, and those of one port never use the capacity reserved for the others. At a port with a limit for each
+//! client, one that has reached it is reset. What the clients may reach is decided inside the enclave, by the manifest.
+
+mod clients;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::output;
 use crate::transport::{self, Transport};
+use clients::Clients;
 
 /// Maximum number of concurrent clients of one enclave: as many as its gateway admits.
 const MAX_CLIENTS: usize = 4096;
@@ -57,15 +60,27 @@ fn limit_warning(capacity: usize) -> Option<String> {
     })
 }
 
-/// Serves every listener, each with its ingress port of the manifest, until the future is dropped. Open connections are closed
-/// then. `capacity` is the maximum number of concurrent clients.
-pub(crate) async fn run(listeners: Vec<(Listener, u16)>, capacity: usize, transport: Arc<dyn Transport>) {
-    let gates = Gate::divide(capacity, listeners.len());
+/// A published port.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// Where its clients connect.
+    pub(crate) listener: Listener,
+    /// The port of the manifest that they reach.
+    pub(crate) ingress: u16,
+    /// Maximum number of connections of one client at once; `None` for any.
+    pub(crate) most_per_client: Option<usize>,
+}
+
+/// Serves every port until the future is dropped. Open connections are closed then. `capacity` is the maximum number of concurrent
+/// clients.
+pub(crate) async fn run(published: Vec<Port>, capacity: usize, transport: Arc<dyn Transport>) {
+    let gates = Gate::divide(capacity, published.len());
     let works = Arc::new(Works::new());
     let mut ports = JoinSet::new();
-    for ((listener, port), gate) in listeners.into_iter().zip(gates) {
-        let published = Published { port, transport: Arc::clone(&transport), works: Arc::clone(&works) };
-        ports.spawn(serve(listener, gate, published));
+    for (Port { listener, ingress, most_per_client }, gate) in published.into_iter().zip(gates) {
+        let clients = Clients::new(most_per_client);
+        let (transport, works) = (Arc::clone(&transport), Arc::clone(&works));
+        ports.spawn(serve(listener, gate, Published { port: ingress, clients, transport, works }));
     }
     // A listener's task does not end; if one did, the others would continue.
     while ports.join_next().await.is_some() {}
@@ -75,6 +90,7 @@ pub(crate) async fn run(listeners: Vec<(Listener, u16)>, capacity: usize, transp
 #[derive(Clone, Debug)]
 struct Published {
     port: u16,
+    clients: Clients,
     transport: Arc<dyn Transport>,
     works: Arc<Works>,
 }
@@ -96,7 +112,10 @@ impl Published {
         // that the client is already gone.
         drop(client.reset_on_close());
         // If forwarding fails, the client is reset: TCP has no way to report a reason.
-        drop(self.try_forward(&client, peer).await);
+        if let Some(place) = self.clients.enter(peer) {
+            drop(self.try_forward(&client, peer).await);
+            drop(place);
+        }
         drop(client);
         drop(permit);
     }

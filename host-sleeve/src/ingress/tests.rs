@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::transport::Pending;
 
+/// A port at which each client may have one connection.
+const LIMITED: u16 = 443;
+
 /// A transport that refuses a given number of times, and then passes the other end to the test.
 #[derive(Debug)]
 struct Simulated {
@@ -49,8 +52,11 @@ fn publish_all<const N: usize>(
     kind: io::ErrorKind,
     capacity: usize,
 ) -> ([SocketAddr; N], mpsc::UnboundedReceiver<UnixStream>) {
-    let listeners = ports.map(|port| (Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), port));
-    let addresses = listeners.each_ref().map(|(listener, _)| listener.tcp_address().unwrap());
+    let listeners = ports.map(|port| {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        Port { listener, ingress: port, most_per_client: (port == LIMITED).then_some(1) }
+    });
+    let addresses = listeners.each_ref().map(|port| port.listener.tcp_address().unwrap());
     let (enclave, connections) = mpsc::unbounded_channel();
     let transport = Arc::new(Simulated { refusals: Mutex::new(refusals), kind, enclave });
     drop(tokio::spawn(run(listeners.into(), capacity, transport)));
@@ -117,6 +123,26 @@ async fn idle_clients_of_one_port_leave_capacity_for_those_of_another() {
         forwarded.push(enclave);
         if port == 81 {
             break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_as_many_connections_as_it_may_is_reset_until_one_of_them_ends() {
+    let ([port], mut connections) = publish_all([LIMITED], 0, io::ErrorKind::ConnectionRefused, 8);
+    let first = TcpStream::connect(port).await.unwrap();
+    let mut enclave = connections.recv().await.unwrap();
+    header(&mut enclave).await;
+    let mut second = TcpStream::connect(port).await.unwrap();
+    let error = second.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    drop((first, enclave));
+    loop {
+        // The place is free once the sleeve has noticed the end.
+        let _next = TcpStream::connect(port).await.unwrap();
+        tokio::select! {
+            forwarded = connections.recv() => break drop(forwarded.unwrap()),
+            () = sleep(PAUSE) => {}
         }
     }
 }

@@ -28,7 +28,7 @@ use super::control;
 use super::keeper::Keeper;
 use super::lifecycle::{Check, Event, Lifecycle, Limits};
 use super::order::{Order, Watcher};
-use super::published::{PublishedPort, cannot_listen, check_ports, listen, ports};
+use super::published::{cannot_listen, check_ports, listen, ports};
 use super::requests::{self, Channels};
 use super::verification::{self, Verification};
 use super::{console, logs, module, pulse};
@@ -76,7 +76,7 @@ struct Prepared {
     app: App,
     backend: Box<dyn Backend>,
     record: Record,
-    listeners: Vec<PublishedPort>,
+    listeners: Vec<ingress::Port>,
     /// Maximum number of concurrent clients of the listeners.
     max_clients: usize,
     metrics: Option<Listener>,
@@ -177,7 +177,7 @@ async fn prepare(order: &Order) -> Result<Prepared> {
     end_predecessors(order, &app, &root).await?;
     let claimed = root.claim(order.name.as_deref(), &app.manifest.name, order.replace)?;
     let directory = Provisional(Some(claimed));
-    let (listeners, publish) = listen(&order.publish)?;
+    let (listeners, publish) = listen(&order.publish, &app)?;
     let metrics = match order.metrics {
         Some(address) => Some(Listener::tcp(address).map_err(|error| cannot_listen(address, error))?),
         None => None,

@@ -6,13 +6,16 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use cloister_net::Listener;
+use cloister_wire::terminator;
 
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::ingress::Port;
 use crate::values::Publish;
 
-/// A published port: its listener, and the ingress port behind it.
-pub(super) type PublishedPort = (Listener, u16);
+/// Maximum connections of one client to the attestation server at once: a quarter of those that the server has places for, and twice
+/// as many as it answers at once.
+const MOST_FOR_ATTESTATION: usize = terminator::MAX_CONNECTIONS / 4;
 
 /// The ports of an image: those of its services, and that of the attestation server.
 pub(super) fn ports(app: &App) -> Vec<u16> {
@@ -48,13 +51,15 @@ fn check_repeated(publish: &[Publish]) -> Result<()> {
 }
 
 /// Listens on every published port. Returns the actual ports, which differ where any free one was requested.
-pub(super) fn listen(publish: &[Publish]) -> Result<(Vec<PublishedPort>, Vec<Publish>)> {
+pub(super) fn listen(publish: &[Publish], app: &App) -> Result<(Vec<Port>, Vec<Publish>)> {
+    let attestation = app.manifest.attestation.port;
     let (mut listeners, mut real) = (Vec::new(), Vec::new());
     for port in publish {
         let listener = Listener::tcp(port.listen).map_err(|error| cannot_listen(port.listen, error))?;
         let listen = listener.tcp_address().unwrap_or(port.listen);
         real.push(Publish { listen, ingress: port.ingress });
-        listeners.push((listener, port.ingress));
+        let most_per_client = (attestation == Some(port.ingress)).then_some(MOST_FOR_ATTESTATION);
+        listeners.push(Port { listener, ingress: port.ingress, most_per_client });
     }
     Ok((listeners, real))
 }

@@ -56,6 +56,9 @@ impl Url {
         let what = || Error::operator(format!("cannot get evidence from {self}"));
         let end = Instant::now() + TIME;
         let socket = self.connect(end).map_err(|error| what().because(error))?;
+        // The end of the handshake and the request are two writes: with Nagle's algorithm the second waits for the acknowledgement of
+        // the first, which the other end delays.
+        socket.set_nodelay(true).map_err(|error| what().because(error))?;
         let asked = Answer::request(Deadline::new(socket, end), &self.host, self.port);
         asked.map_err(|error| {
             what()

@@ -3,7 +3,7 @@
 //! Invariant: what the evidence of a running enclave binds comes from the connection, and nothing that the operator gives replaces it.
 
 use cloister_client::Answer;
-use cloister_sys::certificates::{Guid, TableError, certificates};
+use cloister_evidence::snp::table::{TableError, chain};
 
 use super::files::read;
 use super::remote::Url;
@@ -26,14 +26,13 @@ impl Source {
         }
     }
 
-    /// The certificates of a SEV-SNP report that the host of a running enclave passes along: the processor's or the provider's, then
-    /// AMD's two, as far as they are there. Nothing in them is authentic before the chain is verified.
+    /// The certificates of a SEV-SNP report that the host of a running enclave passes along. Nothing in them is authentic before the chain
+    /// is verified.
     pub(super) fn certificates(&self) -> std::result::Result<Vec<Vec<u8>>, TableError> {
-        let Self::Enclave(answer) = self else { return Ok(Vec::new()) };
-        let table = certificates(&answer.certificates)?;
-        let of = |kind: Guid| table.iter().find(|found| found.guid == kind).map(|found| found.bytes.to_vec());
-        let own = of(Guid::VCEK).or_else(|| of(Guid::VLEK));
-        Ok(own.into_iter().chain(of(Guid::ASK)).chain(of(Guid::ARK)).collect())
+        match self {
+            Self::File(_) => Ok(Vec::new()),
+            Self::Enclave(answer) => chain(&answer.certificates),
+        }
     }
 
     /// Reads the evidence from a file, or requests it from the server of a URL.
@@ -75,40 +74,6 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Verb};
-
-    /// A table of these certificates (GHCB specification, section 4.1.8.1).
-    fn table(entries: &[(Guid, &[u8])]) -> Vec<u8> {
-        let mut offset = 24 * (entries.len() + 1);
-        let (mut head, mut bytes) = (Vec::new(), Vec::new());
-        for (Guid(kind), certificate) in entries {
-            head.extend(kind);
-            head.extend(u32::try_from(offset).unwrap().to_le_bytes());
-            head.extend(u32::try_from(certificate.len()).unwrap().to_le_bytes());
-            bytes.extend(*certificate);
-            offset += certificate.len();
-        }
-        [head, vec![0; 24], bytes].concat()
-    }
-
-    #[test]
-    fn the_certificates_of_a_host_are_taken_in_the_order_of_the_chain() {
-        let chain = |entries: &[(Guid, &[u8])]| {
-            let answer = Answer {
-                evidence: Vec::new(),
-                events: Vec::new(),
-                nonce: Vec::new(),
-                public_key: Vec::new(),
-                certificates: table(entries),
-            };
-            Source::Enclave(answer).certificates()
-        };
-        let (ark, ask, vcek): (&[u8], &[u8], &[u8]) = (b"root", b"signer", b"own");
-        let all = chain(&[(Guid::ARK, ark), (Guid::VCEK, vcek), (Guid::ASK, ask)]).unwrap();
-        assert_eq!(all, [vcek, ask, ark]);
-        assert_eq!(chain(&[(Guid::VLEK, vcek), (Guid::ASK, ask)]).unwrap(), [vcek, ask]);
-        assert_eq!(chain(&[]).unwrap(), Vec::<Vec<u8>>::new());
-        assert_eq!(Source::File(Vec::new()).certificates().unwrap(), Vec::<Vec<u8>>::new());
-    }
 
     #[test]
     fn an_option_that_does_not_apply_is_refused_before_anything_is_requested() {

@@ -174,6 +174,7 @@ pub const ALL: &[Scenario] = &[
     services_get_evidence::CONFINED,
     services_get_evidence::CRASHES,
     services_get_evidence::without_hardware::SCENARIO,
+    services_get_evidence::hostile_module::SCENARIO,
     services_get_evidence::recorded_events::SCENARIO,
     services_get_evidence::over_tls::SCENARIO,
     services_get_evidence::from_reports::SNP,

@@ -3,6 +3,7 @@
 //! from the sleeve's module.
 
 pub(super) mod from_reports;
+pub(super) mod hostile_module;
 pub(super) mod over_tls;
 pub(super) mod recorded_events;
 pub(super) mod verified_launch;

@@ -14,7 +14,7 @@ fn an_enclave_is_accepted_and_its_verdict_lists_every_check() {
     let client = config(Verifier::of_evidence(requirements())).unwrap();
     let connection = handshake(client, &Presented::of(&Draft::default())).unwrap();
     let verified = requirements().connection(&connection, NOW).unwrap();
-    assert_eq!(verified.value().module_id, "virtual-test");
+    assert_eq!(verified.document().unwrap().module_id, "virtual-test");
     let verdict = verified.verdict().to_string();
     for check in cloister_evidence::nitro::TABLE {
         assert!(verdict.contains(&format!("pass  {check}")), "{check}: {verdict}");

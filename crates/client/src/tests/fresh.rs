@@ -16,10 +16,10 @@ use super::*;
 const LONG: Duration = Duration::from_mins(1);
 
 /// What a server answers to a nonce: a head and a body.
-type Respond = fn(Vec<u8>) -> String;
+pub(super) type Respond = fn(Vec<u8>) -> String;
 
 /// A server for one request, and where it listens.
-fn serve(respond: Respond) -> SocketAddr {
+pub(super) fn serve(respond: Respond) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let config = Presented::of(&Draft::default()).config();
@@ -44,7 +44,7 @@ fn evidence(draft: &Draft) -> String {
     )
 }
 
-fn request(address: SocketAddr) -> Result<Answer, RequestError> {
+pub(super) fn request(address: SocketAddr) -> Result<Answer, RequestError> {
     let socket = TcpStream::connect(address).unwrap();
     Answer::request(Deadline::new(socket, Instant::now() + LONG), "127.0.0.1", 443)
 }
@@ -55,7 +55,7 @@ fn evidence_with_a_nonce_is_verified_and_later_connections_require_its_key() {
     assert_eq!(answer.public_key, public(1));
     assert_eq!(Log::parse(&answer.events), Ok(Log::booted()));
     let enclave = answer.verify(&requirements(), NOW).unwrap();
-    assert_eq!(enclave.document().value().public_key.as_deref(), Some(enclave.public_key()));
+    assert_eq!(enclave.statement().document().unwrap().public_key.as_deref(), Some(enclave.public_key()));
     let connect =
         |presented: &Presented| handshake(config(Verifier::of_key(&enclave)).unwrap(), presented).map(drop);
     connect(&Presented::of(&Draft { nonce: vec![0; 16], ..Draft::default() })).unwrap();

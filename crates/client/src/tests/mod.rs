@@ -1,8 +1,12 @@
-//! Handshakes with a server of rustls whose certificate carries evidence of a development module that exists in tests only.
+//! Handshakes with a server of rustls whose certificate carries evidence of a development module that exists in tests only, or of
+//! hardware under test roots.
 
 mod accepted;
+mod changed;
 mod fresh;
+mod hardware;
 mod pair;
+mod platforms;
 mod refused;
 mod signer;
 

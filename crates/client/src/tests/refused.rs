@@ -137,7 +137,11 @@ fn another_platform_and_a_wrong_statement_of_the_platform_are_refused() {
         let carried = Carried { platform: platform.into(), evidence: Draft::default().sign() };
         Presented::new(Carrier { extensions: vec![extension(&carried.encode().unwrap())], ..carrier() })
     };
-    assert!(malformed(&stated("tdx")).starts_with("evidence of the platform `tdx` is not verified here"));
+    for other in ["tdx", "snp", "other"] {
+        let expected = format!("the requirements accept no evidence of the platform `{other}`");
+        assert_eq!(malformed(&stated(other)), expected);
+    }
+    assert!(malformed(&stated("\x1b[2Jother")).ends_with("platform `[2Jother`"));
     assert!(malformed(&stated("nitro")).ends_with("its evidence is of another platform than it states"));
 }
 

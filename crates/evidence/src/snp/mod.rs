@@ -15,6 +15,7 @@ pub mod kds;
 mod policy;
 mod product;
 mod report;
+pub mod table;
 #[cfg(test)]
 mod tests;
 

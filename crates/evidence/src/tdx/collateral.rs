@@ -60,6 +60,31 @@ impl Collateral {
     pub(crate) fn new(parts: QuoteCollateralV3) -> Self {
         Self { parts: QuoteCollateralV3 { pck_certificate_chain: None, ..parts } }
     }
+
+    /// For which platform it states to be, and how new. Nothing of it is verified: it serves to choose among collateral that the caller
+    /// has. `None` if its TCB info is malformed.
+    #[must_use]
+    pub fn edition(&self) -> Option<Edition> {
+        let info: TcbInfo = json("TCB info", &self.parts.tcb_info).ok()?;
+        let order = (info.tcb_evaluation_data_number, DateTime::from_str(&info.issue_date).ok()?);
+        Some(Edition { fmspc: info.fmspc.to_ascii_uppercase(), order })
+    }
+}
+
+/// What collateral states to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    fmspc: String,
+    /// The number of Intel's evaluation, and the date of issue.
+    order: (u32, DateTime),
+}
+
+impl Edition {
+    /// Whether this is for the same platform, and newer.
+    #[must_use]
+    pub fn replaces(&self, other: &Self) -> bool {
+        self.fmspc == other.fmspc && self.order > other.order
+    }
 }
 
 /// Why bytes are not collateral.

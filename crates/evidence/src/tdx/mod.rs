@@ -34,7 +34,7 @@ use crate::verdict::{Checklist, Verdict, Verified};
 use collateral::Decoded;
 use crypto::Intel;
 
-pub use collateral::{Collateral, CollateralError, MAX_COLLATERAL};
+pub use collateral::{Collateral, CollateralError, Edition, MAX_COLLATERAL};
 pub use policy::{Measurements, Policy};
 pub use quote::{Attributes, MAX_QUOTE, Quote, QuoteError, Td15, TdReport};
 pub use status::TcbStatus;

@@ -2,6 +2,8 @@
 
 extern crate std;
 
+pub(crate) mod changes;
+
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -11,11 +13,6 @@ use crate::verdict::{Outcome, Verdict, Verified};
 pub(crate) fn read(folder: &str, name: &str) -> Vec<u8> {
     let path = alloc::format!("{}/testdata/{folder}/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// How many inputs a property test tries: few by default, more if `CLOISTER_EVIDENCE_CASES` says so.
-pub(crate) fn cases(default: u32) -> u32 {
-    std::env::var("CLOISTER_EVIDENCE_CASES").map_or(default, |count| count.parse().unwrap())
 }
 
 /// What was verified.

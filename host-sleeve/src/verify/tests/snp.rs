@@ -4,11 +4,8 @@ use cloister_evidence::binding::Bound;
 use cloister_evidence::eventlog::{Event, Log};
 use cloister_evidence::snp::{GuestPolicy, Product, Root};
 use cloister_evidence::tdx;
-use p384::ecdsa::signature::Signer as _;
-use p384::ecdsa::{Signature, SigningKey};
+use cloister_samples::{key_sha256, snp as samples};
 use serde_json::{Value, json};
-use x509_cert::Certificate;
-use x509_cert::der::{Decode as _, Encode as _};
 
 use super::*;
 use crate::verify::snp::wanted;
@@ -93,13 +90,7 @@ fn signed_report() -> Vec<u8> {
         put(offset, &[7, 0, 0, 0, 0, 0, 14, 72]);
     }
     put(0x1a0, &[0xc1; 64]);
-    let key = SigningKey::from_slice(&std::fs::read(testdata("snp/synthetic/leaf-test-key.bin")).unwrap());
-    let signature: Signature = key.unwrap().sign(&report[..0x2a0]);
-    let (r, s) = signature.split_bytes();
-    for (offset, number) in [(0x2a0, r), (0x2e8, s)] {
-        let reversed: Vec<u8> = number.iter().rev().copied().collect();
-        report[offset..offset + 48].copy_from_slice(&reversed);
-    }
+    samples::sign(&mut report);
     report
 }
 
@@ -158,9 +149,7 @@ impl Case {
     }
 
     fn failures(&self) -> Vec<&'static str> {
-        let ark = std::fs::read(testdata("snp/synthetic/genoa-ark.der")).unwrap();
-        let key = Certificate::from_der(&ark).unwrap().tbs_certificate().subject_public_key_info().to_der();
-        let root = Root { product: Product::Genoa, key_sha256: Sha256::digest(key.unwrap()).into() };
+        let root = Root { product: Product::Genoa, key_sha256: key_sha256(&samples::file("genoa-ark.der")) };
         let report = file(&self.dir, "report", &signed_report());
         let mut arguments = vec![report.as_str()];
         for (option, value) in &self.options {

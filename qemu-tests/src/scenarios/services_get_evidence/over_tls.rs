@@ -1,13 +1,14 @@
 //! Evidence of a running enclave over TLS: anyone may request it, and `host-sleeve verify` does.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_wire::terminator;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -30,8 +31,14 @@ const DESCRIPTORS: &str = "/dev/null, anon_inode:[eventfd], anon_inode:[eventpol
 /// Maximum memory of the terminator in kB, after some dozen connections.
 const MOST_MEMORY: u64 = 4096;
 
-/// Clients that connect and say nothing: half of what the terminator admits.
-const IDLE: usize = terminator::MAX_CONNECTIONS / 2;
+/// Connections of one client that says nothing: as many as the terminator admits.
+const IDLE: usize = terminator::MAX_CONNECTIONS;
+
+/// The client that does that. The others have another address.
+const STRANGER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), 0);
+
+/// How many of its connections stay (docs/attestation.md).
+const STAYING: usize = 32;
 
 /// The type of a record with an alert (RFC 8446, section 5.1).
 const ALERT: u8 = 21;
@@ -53,7 +60,16 @@ struct Verifier<'a> {
 
 impl Verifier<'_> {
     fn verify(&self, measurements: &str, more: &[&str]) -> Result<(Option<i32>, String), Failure> {
-        let options = ["verify", &self.url, "--measurements", measurements];
+        self.verify_at(&self.url, measurements, more)
+    }
+
+    fn verify_at(
+        &self,
+        url: &str,
+        measurements: &str,
+        more: &[&str],
+    ) -> Result<(Option<i32>, String), Failure> {
+        let options = ["verify", url, "--measurements", measurements];
         let done = self.lab.sleeve(&[&options, more].concat()).finish()?;
         Ok((done.code, done.stdout + &done.stderr))
     }
@@ -103,6 +119,7 @@ fn verified(lab: &mut Lab) -> Outcome {
     servants(&machine, &verifier)?;
     expect_eq(&key_of(port)?, &key, "the key after the attestor was killed")?;
     strangers(port, &verifier)?;
+    stand_between(lab, port, &verifier)?;
     machine.stop()
 }
 
@@ -128,7 +145,7 @@ fn key_of(port: u16) -> Result<String, Failure> {
 }
 
 /// What a program prints, given this input.
-fn output(program: &str, arguments: &[&str], input: &str) -> Result<String, Failure> {
+pub(super) fn output(program: &str, arguments: &[&str], input: &str) -> Result<String, Failure> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -170,12 +187,18 @@ fn servants(machine: &Machine, verifier: &Verifier<'_>) -> Outcome {
     expect_at(&now, "/status/servants/2/restarts", 1)
 }
 
-/// Clients that speak no TLS get an alert, and idle ones hinder no one.
+/// A client that speaks no TLS gets an alert, and one that occupies all places it can get hinders no one.
 fn strangers(port: u16, verifier: &Verifier<'_>) -> Outcome {
-    let mut idle = Vec::new();
-    for _ in 0..IDLE {
-        idle.push(TcpStream::connect(("127.0.0.1", port))?);
+    let mut idle = (0..IDLE).map(|_| connect_from(STRANGER, port)).collect::<io::Result<Vec<_>>>()?;
+    // Before the time limit of a handshake, so that what is closed was refused.
+    let began = Instant::now();
+    while idle.len() > STAYING {
+        expect(began.elapsed() < LONGEST, format_args!("{} of {IDLE} connections are open", idle.len()))?;
+        idle.retain(|stranger| {
+            stranger.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        });
     }
+    expect_eq(&idle.len(), &STAYING, "connections of one client that are open")?;
     let mut plain = TcpStream::connect(("127.0.0.1", port))?;
     plain.set_read_timeout(Some(LONGEST))?;
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
@@ -186,6 +209,45 @@ fn strangers(port: u16, verifier: &Verifier<'_>) -> Outcome {
     verifier.accepted(LONGEST.saturating_mul(2))?;
     drop(idle);
     Ok(())
+}
+
+/// Someone who ends TLS with a key of their own, and passes everything on to the enclave: its evidence is of this moment and has the
+/// nonce, but binds the enclave's key.
+fn stand_between(lab: &Lab, port: u16, verifier: &Verifier<'_>) -> Outcome {
+    let own = lab.folder().join("own.pem");
+    let (own, between) = (path_str(&own)?, lab.free_port()?);
+    let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=enclave -days 1";
+    let place = ["-keyout", own, "-out", own];
+    output("openssl", &[&request.split(' ').collect::<Vec<_>>()[..], &place].concat(), "")?;
+    let listen = format!("OPENSSL-LISTEN:{between},bind=127.0.0.1,fork,reuseaddr,verify=0,cert={own}");
+    let onward = format!("OPENSSL:127.0.0.1:{port},verify=0");
+    let mut relay = Command::new("socat").args(["-dd", &listen, &onward]).stderr(Stdio::piped()).spawn()?;
+    let url = format!("https://127.0.0.1:{between}");
+    let options = ["--allow-virtual", "--trust-root", &verifier.root];
+    let listens = until_it_listens(&mut relay);
+    let verdict = listens.and_then(|()| verifier.verify_at(&url, &verifier.measurements, &options));
+    relay.kill()?;
+    relay.wait()?;
+    let (code, text) = verdict?;
+    expect_eq(&code, &Some(1), &text)?;
+    expect_in(&text, "NOT VERIFIED (binding)", "the verdict on another key")
+}
+
+/// Waits for socat's notice.
+fn until_it_listens(relay: &mut Child) -> Outcome {
+    let notices = relay.stderr.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
+    let listens = notices.map_while(Result::ok).any(|line| line.contains("listening on"));
+    expect(listens, "socat does not listen")
+}
+
+/// A connection from this address.
+fn connect_from(from: SocketAddrV4, port: u16) -> io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &from)?;
+    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(true)?;
+    Ok(stream)
 }
 
 fn guest(args: &[String]) -> ExitCode {

@@ -1,8 +1,9 @@
 //! `run --verify` and `connect --verify`: an enclave is ready only after its sleeve has verified it, another image is ended, and a tunnel
 //! comes up on verified evidence only.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use super::over_tls::manifest;
 use super::without_hardware::measurements;
 use super::{MANIFEST, guest};
 use crate::facts::hex;
-use crate::lab::{BOOT_LIMIT, Finished, Release, Running, path_str};
+use crate::lab::{BOOT_LIMIT, Finished, Running, path_str};
 use crate::scenario::{Failure, expect, expect_at, expect_in};
 use crate::{Lab, Outcome, Scenario};
 
@@ -23,17 +24,30 @@ pub(in crate::scenarios) const SCENARIO: Scenario =
 const NOT_VERIFIED: i32 = 123;
 
 fn verified(lab: &mut Lab) -> Outcome {
-    let release = Release::default();
-    let other = lab.image_on(&release, &manifest("'8082'"))?;
-    let other = measurements(lab, &other, "other.json")?;
-    let image = lab.image_on(&release, &manifest("'8081'"))?;
-    accepted(lab, &image, &other)?;
-    another_image(lab, &image, &other)?;
-    impossible(lab, &release, &image)
+    let (image, changed) = images(lab)?;
+    let right = measurements(lab, &image, "right.json")?;
+    let other = measurements(lab, &changed, "other.json")?;
+    accepted(lab, &image, &right, &other)?;
+    another_image(lab, &changed, &right)?;
+    impossible(lab, &image)
+}
+
+/// An image, and the same with one other byte in its program.
+fn images(lab: &mut Lab) -> Result<(PathBuf, PathBuf), Failure> {
+    let (root, given) = (lab.probe_root()?, lab.manifest(&manifest("'8081'"))?);
+    let image = lab.build(&root, &given)?;
+    let (root, given) = (lab.probe_root()?, lab.manifest(&manifest("'8081'"))?);
+    let program = root.join("probe");
+    let mut bytes = fs::read(&program)?;
+    // The end of a program is in its section headers, which the kernel does not read.
+    let last = bytes.last_mut().ok_or_else(|| Failure::failed("the program is empty"))?;
+    *last ^= 1;
+    fs::write(&program, bytes)?;
+    Ok((image, lab.build(&root, &given)?))
 }
 
 /// Its own prediction: it is reported as verified, apart from its state.
-fn accepted(lab: &Lab, image: &Path, other: &str) -> Outcome {
+fn accepted(lab: &Lab, image: &Path, right: &str, other: &str) -> Outcome {
     let mut running = lab.run(image, &["--backend", "qemu", "--verify"])?;
     running.wait_stderr("is verified and ready after")?;
     let now = running.inspect()?;
@@ -41,7 +55,7 @@ fn accepted(lab: &Lab, image: &Path, other: &str) -> Outcome {
     expect_at(&now, "/verified", "yes")?;
     let listed: Value = running.command(&["ps", "--json"])?.json()?;
     expect_at(&listed, "/0/verified", "yes")?;
-    tunnels(lab, &running, &measurements(lab, image, "right.json")?, other)?;
+    tunnels(lab, &running, right, other)?;
     running.stop()?.expect_code(0)
 }
 
@@ -81,10 +95,10 @@ fn request_through(running: &Running, stdout: ChildStdout) -> Outcome {
     Ok(())
 }
 
-/// Measurements of another image: the register, both values and what it covers are named, and nothing was ready.
-fn another_image(lab: &Lab, image: &Path, other: &str) -> Outcome {
+/// One changed byte of the application: the register, both values and what it covers are named, and nothing was ready.
+fn another_image(lab: &Lab, changed: &Path, right: &str) -> Outcome {
     let done =
-        run(lab, image, &["--backend", "qemu", "--verify", "--measurements", other, "--name", "refused"])?;
+        run(lab, changed, &["--backend", "qemu", "--verify", "--measurements", right, "--name", "refused"])?;
     done.expect_code(NOT_VERIFIED)?;
     for part in ["refused was ended: it was not verified", "measurements: not `", "PCR2 is ", ", expected "] {
         expect_in(&done.stderr, part, "the error")?;
@@ -104,8 +118,8 @@ fn another_image(lab: &Lab, image: &Path, other: &str) -> Outcome {
 }
 
 /// What cannot be verified is refused before it is launched, and is shown as such if it is launched without.
-fn impossible(lab: &mut Lab, release: &Release, image: &Path) -> Outcome {
-    let without = lab.image_on(release, MANIFEST)?;
+fn impossible(lab: &mut Lab, image: &Path) -> Outcome {
+    let without = lab.image(MANIFEST)?;
     for (image, backend, why) in [
         (without.as_path(), "qemu", "its manifest has no attestation port"),
         (image, "qemu-nitro", "does not sign its documents"),

@@ -11,8 +11,7 @@ mod report;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use p384::ecdsa::signature::Signer;
-use p384::ecdsa::{Signature, SigningKey as PrivateKey};
+use cloister_samples::snp::{self as samples, file as generated, sign};
 
 use super::certificate::Certificate;
 use super::{Evidence, Guest, Policy, Product, Root, Tcb, verify};
@@ -21,15 +20,11 @@ use crate::verdict::{Verdict, Verified};
 
 /// A time at which Milan's recorded certificates are valid, 2023-11-14.
 const RECORDED: u64 = 1_700_000_000;
-/// A time at which the generated certificates are valid, 2027-01-15.
-const GENERATED: u64 = 1_800_000_000;
+/// A time at which the generated certificates are valid.
+const GENERATED: u64 = cloister_samples::TIME;
 
 fn recorded(name: &str) -> Vec<u8> {
     read("snp/recorded", name)
-}
-
-fn generated(name: &str) -> Vec<u8> {
-    read("snp/synthetic", name)
 }
 
 /// Evidence with everything that it is verified with.
@@ -62,8 +57,7 @@ impl Case {
     fn generated(product: Product, version: u32) -> Self {
         let mut report = template(version, product);
         sign(&mut report);
-        let name = product.name().to_lowercase();
-        let chain = ["vcek", "ask", "ark"].map(|part| generated(&alloc::format!("{name}-{part}.der")));
+        let chain = samples::chain(&product.name().to_lowercase());
         Self {
             policy: accepting(&report, product, tcb_of(product)),
             report,
@@ -84,8 +78,7 @@ impl Case {
 
     /// Overwrites bytes of the report and signs it again.
     fn resign(&mut self, offset: usize, bytes: &[u8]) {
-        self.report[offset..offset + bytes.len()].copy_from_slice(bytes);
-        sign(&mut self.report);
+        samples::resign(&mut self.report, offset, bytes);
     }
 
     fn verify(&self) -> Result<Verified<Guest>, Verdict> {
@@ -130,46 +123,5 @@ fn tcb_of(product: Product) -> Tcb {
 
 /// An unsigned report.
 fn template(version: u32, product: Product) -> Vec<u8> {
-    let mut report = vec![0; super::REPORT_LEN];
-    let mut put = |offset: usize, bytes: &[u8]| report[offset..offset + bytes.len()].copy_from_slice(bytes);
-    put(0, &version.to_le_bytes());
-    put(4, &7_u32.to_le_bytes());
-    put(8, &0x3_0000_u64.to_le_bytes());
-    put(0x34, &1_u32.to_le_bytes());
-    put(0x40, &0x25_u64.to_le_bytes());
-    put(0x50, &[0x11; 64]);
-    put(0x90, &[0x22; 48]);
-    put(0xc0, &[0x33; 32]);
-    put(0x140, &[0x66; 32]);
-    put(0x160, &[0xff; 32]);
-    put(0x1a0, &[0xc1; 64][..product.chip_id_len()]);
-    for offset in [0x38, 0x180, 0x1e0, 0x1f0] {
-        put(offset, &tcb_of(product).write(product).0);
-    }
-    put(0x1e8, &[4, 55, 1, 0, 3, 54, 1]);
-    if version >= 3 {
-        let processor = match product {
-            Product::Milan => [0x19, 0x01, 1],
-            Product::Genoa => [0x19, 0x11, 1],
-            Product::Turin => [0x1a, 0x02, 1],
-        };
-        put(0x188, &processor);
-    }
-    if version >= 5 {
-        put(0x1f8, &5_u64.to_le_bytes());
-        put(0x200, &7_u64.to_le_bytes());
-    }
-    report
-}
-
-/// Signs a report with the key of the generated certificates.
-fn sign(report: &mut [u8]) {
-    let key = PrivateKey::from_slice(&generated("leaf-test-key.bin")).unwrap();
-    let signature: Signature = key.sign(&report[..0x2a0]);
-    let (r, s) = signature.split_bytes();
-    for (offset, number) in [(0x2a0, r), (0x2e8, s)] {
-        for (byte, value) in report[offset..].iter_mut().zip(number.iter().rev()) {
-            *byte = *value;
-        }
-    }
+    samples::unsigned(version, &product.name().to_lowercase())
 }

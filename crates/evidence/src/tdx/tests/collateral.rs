@@ -2,17 +2,18 @@
 
 use alloc::string::String;
 
+use cloister_samples::tdx::{Parts, file};
 use x509_cert::Certificate;
 use x509_cert::der::pem::LineEnding;
 use x509_cert::der::{Decode, Encode, EncodePem};
 
 use super::super::collateral::Decoded;
 use super::super::{Collateral, CollateralError, MAX_COLLATERAL};
-use super::generated::{GENERATED, Parts, data};
+use super::generated::{Build as _, GENERATED};
 use super::{Case, RECORDED, recorded};
 
 fn text(name: &str) -> String {
-    String::from_utf8(data(name)).unwrap()
+    String::from_utf8(file(name)).unwrap()
 }
 
 #[test]
@@ -146,20 +147,20 @@ fn a_duplicate_member_of_a_document_is_refused() {
 #[test]
 fn revoked_certificates_are_refused() {
     let mut parts = Parts::new(2);
-    parts.pck_crl = data("pck-revoked.crl");
+    parts.pck_crl = file("pck-revoked.crl");
     parts.build().refuse("signatures", "CertRevoked");
     let mut parts = Parts::new(2);
-    parts.root_crl = data("root-revoked-ca.crl");
+    parts.root_crl = file("root-revoked-ca.crl");
     parts.build().refuse("signatures", "CertRevoked");
 }
 
 #[test]
 fn a_list_by_another_authority_is_refused() {
     let mut parts = Parts::new(2);
-    parts.pck_crl = data("root.crl");
+    parts.pck_crl = file("root.crl");
     parts.build().refuse("signatures", "UnknownRevocationStatus");
     let mut parts = Parts::new(2);
-    parts.root_crl = data("pck.crl");
+    parts.root_crl = file("pck.crl");
     parts.build().refuse("signatures", "root CA CRL");
     let mut parts = Parts::new(2);
     *parts.pck_crl.last_mut().unwrap() ^= 1;
@@ -170,7 +171,7 @@ fn a_list_by_another_authority_is_refused() {
 fn a_chain_in_another_order_or_of_another_length_is_refused() {
     let build = |chain: &str| {
         let mut parts = Parts::new(2);
-        parts.chain = data(chain);
+        parts.chain = file(chain);
         parts.build()
     };
     build("pck-chain.pem").accept();
@@ -180,7 +181,7 @@ fn a_chain_in_another_order_or_of_another_length_is_refused() {
     build("pck-chain-impostor.pem").refuse("root", "although it has the root's name");
     build("signer-chain.pem").refuse("names", "quote: 2 certificates, expected 3");
     let mut parts = Parts::new(2);
-    parts.chain = [data("pck-chain.pem"), data("root.der")].concat();
+    parts.chain = [file("pck-chain.pem"), file("root.der")].concat();
     parts.build().refuse("collateral", "quote: malformed certificates in PEM");
     parts.chain.clear();
     parts.build().refuse("names", "quote: 0 certificates, expected 3");

@@ -5,9 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use cloister_samples::tdx::{Parts, file};
+
 use super::super::pcs::{Authority, INTEL, PcsError, Platform, collateral, qe_identity, root_crl};
 use super::super::{Collateral, Quote};
-use super::generated::{Parts, data};
+use super::generated::Build as _;
 use super::{Case, recorded};
 use crate::fetch::{Fetch, Request, Response};
 use crate::hex;
@@ -46,7 +48,7 @@ fn a_quote_names_the_platform_that_made_it() {
     assert_eq!(of("td10.quote"), Some(PLATFORM));
     assert_eq!(of("td15-outdated.quote").unwrap().fmspc, [0x90, 0xc0, 0x6f, 0, 0, 0]);
     let mut parts = Parts::new(2);
-    parts.chain = data("pck-chain-reordered.pem");
+    parts.chain = file("pck-chain-reordered.pem");
     assert_eq!(Platform::of(&Quote::parse(&parts.build().quote).unwrap()), None);
 }
 

@@ -4,8 +4,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use cloister_samples::tdx::{Parts, qe_identity, tcb_info};
+
 use super::super::{Measurements, TcbStatus};
-use super::generated::{Parts, qe_identity, tcb_info};
+use super::generated::Build as _;
 use super::{Case, RECORDED};
 use crate::verdict::Outcome;
 

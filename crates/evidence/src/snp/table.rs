@@ -1,5 +1,5 @@
-//! The certificate table that an SNP host passes along with a report: `auxblob` of [`crate::tsm`] and the data of
-//! [`crate::sev_guest`]'s extended report (GHCB specification 2.03, section 4.1.8.1, `MSG_REPORT_REQ`).
+//! The certificate table that an SNP host passes along with a report: `auxblob` of configfs-tsm, and the data of an extended report of
+//! `/dev/sev-guest` (GHCB specification 2.03, section 4.1.8.1, `MSG_REPORT_REQ`).
 //!
 //! Invariant: every byte is the host's and hostile. Only the ranges are checked here; whether a certificate is genuine is decided by
 //! the party that verifies the report.
@@ -7,7 +7,8 @@
 //! The table begins with entries of 24 bytes (GUID, offset from the table's start, length; little-endian), and the last one is all
 //! zeros. The certificates follow, in DER.
 
-use std::fmt;
+use alloc::vec::Vec;
+use core::fmt;
 
 /// Maximum length of a table in bytes: that of an `auxblob`. The kernel's own buffer for hosts has 16 KiB (`SEV_FW_BLOB_MAX_SIZE`).
 pub const TABLE_LIMIT: usize = 32 * 1024;
@@ -108,6 +109,15 @@ pub fn certificates(table: &[u8]) -> Result<Vec<Certificate<'_>>, TableError> {
     Ok(found)
 }
 
+/// The chain in a table, as [`super::Evidence::chain`] takes it: VCEK or else VLEK, ASK or ASVK, ARK, as far as they are there. Nothing
+/// in it is authentic before it is verified.
+pub fn chain(table: &[u8]) -> Result<Vec<Vec<u8>>, TableError> {
+    let table = certificates(table)?;
+    let of = |kind: Guid| table.iter().find(|found| found.guid == kind).map(|found| found.bytes.to_vec());
+    let own = of(Guid::VCEK).or_else(|| of(Guid::VLEK));
+    Ok(own.into_iter().chain(of(Guid::ASK)).chain(of(Guid::ARK)).collect())
+}
+
 /// The certificate of an entry, which must not begin before `first`.
 fn certificate<'a>(table: &'a [u8], entry: &[u8; ENTRY], first: usize) -> Option<Certificate<'a>> {
     let (guid, rest) = entry.split_first_chunk::<16>()?;
@@ -137,10 +147,13 @@ impl fmt::Display for TableError {
     }
 }
 
-impl std::error::Error for TableError {}
+impl core::error::Error for TableError {}
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString as _;
+    use alloc::vec;
+
     use super::*;
 
     fn entry(guid: Guid, offset: u32, length: u32) -> Vec<u8> {
@@ -160,6 +173,17 @@ mod tests {
             Certificate { guid: Guid::ASK, bytes: b"ask" },
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_certificates_of_a_host_are_taken_in_the_order_of_the_chain() {
+        let rows = [entry(Guid::ARK, 96, 4), entry(Guid::VCEK, 100, 4), entry(Guid::ASK, 104, 3)];
+        let all = chain(&table(&rows, b"rootvcekask")).unwrap();
+        assert_eq!(all, [b"vcek".to_vec(), b"ask".to_vec(), b"root".to_vec()]);
+        let rows = [entry(Guid::ASK, 72, 4), entry(Guid::VLEK, 76, 4)];
+        let some = chain(&table(&rows, b"asvkvlek")).unwrap();
+        assert_eq!(some, [b"vlek".to_vec(), b"asvk".to_vec()]);
+        assert_eq!(chain(b""), Ok(Vec::new()));
     }
 
     #[test]
