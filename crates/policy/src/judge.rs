@@ -49,6 +49,9 @@ pub trait Judge {
     /// Whether `service` may connect to `address`, to which `name` resolved.
     fn resolved(&self, service: &str, name: &Name, address: IpAddr, port: Port) -> Decision;
 
+    /// The decision of a deny rule about `name`, whoever wrote it and whatever else allows or refuses the connection.
+    fn denied_name(&self, service: &str, name: &Name, port: Port) -> Option<Decision>;
+
     /// Whether `service` may resolve `name`: whether any port of it is allowed.
     fn lookup(&self, service: &str, name: &Name) -> Decision;
 
@@ -129,10 +132,7 @@ pub trait Judge {
                 if refused { found } else { Decision { reason: Reason::Number, ..number } }
             }
             (Reason::NoRule | Reason::Pending, Host::Address(_)) => Decision::plain(Reason::HelloElsewhere),
-            (_, Host::Name(name)) => {
-                let by_name = self.by_name(flow.service, &name, flow.port);
-                if by_name.reason == Reason::Denied { by_name } else { number }
-            }
+            (_, Host::Name(name)) => self.denied_name(flow.service, &name, flow.port).unwrap_or(number),
             (_, Host::Address(address)) if address == canonical(flow.address) => number,
             (_, Host::Address(_)) => Decision::plain(Reason::HelloElsewhere),
         }
@@ -147,7 +147,11 @@ pub trait Judge {
     ) -> (Decision, Vec<(Name, Decision)>) {
         let address = canonical(flow.address);
         let number = self.by_number(flow.service, address, flow.port);
-        let judge = |name: &Name| (name.clone(), self.resolved(flow.service, name, address, flow.port));
+        let judge = |name: &Name| {
+            let denied = self.denied_name(flow.service, name, flow.port);
+            let decision = denied.unwrap_or_else(|| self.resolved(flow.service, name, address, flow.port));
+            (name.clone(), decision)
+        };
         (number, bindings.names(flow.service, address, now).map(judge).collect())
     }
 

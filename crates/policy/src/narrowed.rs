@@ -45,9 +45,13 @@ impl Operator {
         report.or(Self { only, deny, host })
     }
 
+    fn denied_name(&self, name: &Name, port: Port) -> Option<Decision> {
+        self.deny.by_name(name, port).map(|index| decision(Some((List::Deny, index)), Reason::Denied))
+    }
+
     fn by_name(&self, name: &Name, port: Port) -> Decision {
-        if let Some(index) = self.deny.by_name(name, port) {
-            return decision(Some((List::Deny, index)), Reason::Denied);
+        if let Some(denied) = self.denied_name(name, port) {
+            return denied;
         }
         self.only(Reason::Name, |rules| rules.by_name(name, port))
     }
@@ -121,6 +125,11 @@ impl Judge for Narrowed {
     fn resolved(&self, service: &str, name: &Name, address: IpAddr, port: Port) -> Decision {
         let manifest = self.policy.resolved(service, name, address, port);
         both(manifest, || self.operator.resolved(name, address, port))
+    }
+
+    /// A deny rule of either counts, also where the other says nothing about the name: a range may allow the flow.
+    fn denied_name(&self, service: &str, name: &Name, port: Port) -> Option<Decision> {
+        self.policy.denied_name(service, name, port).or_else(|| self.operator.denied_name(name, port))
     }
 
     fn lookup(&self, service: &str, name: &Name) -> Decision {

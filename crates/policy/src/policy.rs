@@ -77,9 +77,13 @@ impl<'a> Scope<'a> {
         })
     }
 
+    fn denied_name(self, name: &Name, port: Port) -> Option<Decision> {
+        self.deny(|rules| rules.by_name(name, port)).map(|rule| decision(Some(rule), Reason::Denied))
+    }
+
     fn by_name(self, name: &Name, port: Port) -> Decision {
-        if let Some(rule) = self.deny(|rules| rules.by_name(name, port)) {
-            return decision(Some(rule), Reason::Denied);
+        if let Some(denied) = self.denied_name(name, port) {
+            return denied;
         }
         match self.allow(|rules| rules.by_name(name, port)) {
             Some(rule) => decision(Some(rule), Reason::Name),
@@ -142,6 +146,10 @@ impl Judge for Policy {
             return by_name;
         }
         self.scope(service).refused(address, port).unwrap_or(by_name)
+    }
+
+    fn denied_name(&self, service: &str, name: &Name, port: Port) -> Option<Decision> {
+        self.scope(service).denied_name(name, port)
     }
 
     fn lookup(&self, service: &str, name: &Name) -> Decision {

@@ -6,7 +6,7 @@ mod properties;
 mod rules;
 mod special;
 
-use crate::{Egress, Policy, Port, Protocol, Rule, Rules};
+use crate::{Egress, Operator, OperatorList, Policy, Port, Protocol, Rule, Rules};
 
 /// A rule from `TO PORTS PROTOCOL`; several ports are separated by commas.
 pub(crate) fn rule(text: &str) -> Rule {
@@ -25,6 +25,13 @@ pub(crate) fn rules(allow: &[&str], deny: &[&str]) -> Rules {
 pub(crate) fn web(allow: &[&str], deny: &[&str]) -> Policy {
     let services = [("web".to_owned(), rules(allow, deny))].into();
     Policy::new(&Egress { every: Rules::default(), services }).expect("the rules are valid")
+}
+
+/// An operator's list.
+pub(crate) fn operator(only: Option<&[&str]>, deny: &[&str], host: &[&str]) -> Operator {
+    let list = |texts: &[&str]| texts.iter().map(|text| rule(text)).collect();
+    let list = OperatorList { only: only.map(list), deny: list(deny), host: list(host) };
+    Operator::new(&list).expect("the rules are valid")
 }
 
 pub(crate) fn tcp(number: u16) -> Port {

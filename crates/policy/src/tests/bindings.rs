@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{tcp, web};
-use crate::{Bindings, Flow, Judge, MAX_LIFETIME, MIN_LIFETIME, Name, Policy, Reason};
+use super::{operator, tcp, web};
+use crate::{Bindings, Flow, Judge, MAX_LIFETIME, MIN_LIFETIME, Name, Narrowed, Reason};
 
 const NOW: Duration = Duration::from_secs(1000);
 const SHARED: [u8; 4] = [8, 8, 8, 8];
@@ -34,7 +34,7 @@ fn flow(address: impl Into<IpAddr>) -> Flow<'static> {
 }
 
 /// The decisions before and after the first bytes.
-fn judged(policy: &Policy, bindings: &Bindings, sni: Option<&str>) -> (Reason, Reason) {
+fn judged(policy: &dyn Judge, bindings: &Bindings, sni: Option<&str>) -> (Reason, Reason) {
     let before = policy.judge_flow(bindings, &flow(SHARED), NOW).reason;
     (before, policy.judge_hello(bindings, &flow(SHARED), sni, NOW).reason)
 }
@@ -194,4 +194,19 @@ fn a_range_does_not_hide_that_an_address_is_known_by_a_denied_name() {
     for sni in ["other.test", "8.8.8.8"] {
         assert_eq!(judged(&policy, &mixed, Some(sni)), (Reason::Pending, Reason::HelloElsewhere), "{sni}");
     }
+}
+
+#[test]
+fn an_operators_denial_of_a_name_counts_on_a_flow_that_a_range_allows() {
+    let policy =
+        Narrowed::new(web(&["8.8.8.0/24 443 tcp"], &[]), operator(None, &["evil.test 443 tcp"], &[]));
+    let none = bindings(10);
+    assert_eq!(judged(&policy, &none, Some("any.test")), (Reason::Number, Reason::Number));
+    assert_eq!(judged(&policy, &none, Some("evil.test")), (Reason::Number, Reason::Denied));
+    for sni in [None, Some("any.test"), Some("evil.test")] {
+        assert_eq!(judged(&policy, &bound(&["evil.test"]), sni), (Reason::Denied, Reason::Denied), "{sni:?}");
+    }
+    let mixed = bound(&["evil.test", "any.test"]);
+    assert_eq!(judged(&policy, &mixed, Some("evil.test")), (Reason::Pending, Reason::Denied));
+    assert_eq!(judged(&policy, &mixed, Some("any.test")), (Reason::Pending, Reason::Number));
 }
