@@ -12,7 +12,7 @@ use crate::decision::{Decision, List, Origin, Reason, RuleRef, Section};
 use crate::host::Name;
 use crate::judge::Judge;
 use crate::policy::Policy;
-use crate::ports::Port;
+use crate::ports::{Port, Ports, Protocol};
 use crate::reach::{closed, readings};
 use crate::registry::Class;
 use crate::ruleset::RuleSet;
@@ -71,12 +71,11 @@ impl Operator {
         if by_name.allowed() { self.refused(address, port).unwrap_or(by_name) } else { by_name }
     }
 
-    /// Every port of `only` is a port that may be left; which one is not asked here.
-    fn lookup(&self, name: &Name) -> Decision {
-        match &self.only {
-            Some(only) if only.about(name).is_empty() => decision(None, Reason::NoRule),
-            _ => decision(None, Reason::Unrestricted),
-        }
+    /// The ports of `name` that are allowed.
+    fn open(&self, name: &Name, protocol: Protocol) -> Ports {
+        let left = Ports::new(self.deny.ports(name, protocol)).others();
+        let only = self.only.as_ref().map(|only| Ports::new(only.ports(name, protocol)));
+        only.map_or(left.clone(), |only| only.and(&left))
     }
 
     fn refused(&self, address: IpAddr, port: Port) -> Option<Decision> {
@@ -133,7 +132,21 @@ impl Judge for Narrowed {
     }
 
     fn lookup(&self, service: &str, name: &Name) -> Decision {
-        both(self.policy.lookup(service, name), || self.operator.lookup(name))
+        let manifest = self.policy.lookup(service, name);
+        if !manifest.allowed() {
+            return manifest;
+        }
+        let mut refused = decision(None, Reason::NoRule);
+        for protocol in Protocol::ALL {
+            let open = self.policy.open(service, name, protocol);
+            if let Some(number) = open.and(&self.operator.open(name, protocol)).first() {
+                return self.policy.by_name(service, name, Port { number, protocol });
+            }
+            // No port of these is open to the operator either.
+            refused =
+                open.first().map_or(refused, |number| self.operator.by_name(name, Port { number, protocol }));
+        }
+        refused
     }
 
     fn rule(&self, service: &str, rule: RuleRef) -> Option<String> {

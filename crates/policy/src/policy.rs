@@ -11,7 +11,7 @@ use crate::compile::{self, Targets, shown};
 use crate::decision::{Decision, List, Origin, Reason, RuleRef, Section};
 use crate::host::Name;
 use crate::judge::Judge;
-use crate::ports::{Port, Protocol};
+use crate::ports::{Port, Ports, Protocol};
 use crate::reach::{closed, readings};
 use crate::ruleset::RuleSet;
 use crate::source::{Egress, Report, Rules};
@@ -47,6 +47,11 @@ impl Policy {
             services.insert(name.clone(), lists(rules, &place, &mut report));
         }
         report.or(Self { every, services })
+    }
+
+    /// The ports of `name` that are allowed.
+    pub(crate) fn open(&self, service: &str, name: &Name, protocol: Protocol) -> Ports {
+        self.scope(service).open(name, protocol)
     }
 
     fn scope(&self, service: &str) -> Scope<'_> {
@@ -104,16 +109,15 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Ports that a rule about `name` allows and that may be left after the deny rules: the first of each allowed range, and the
-    /// first after each denied range. If none of these is allowed, no port is.
-    fn candidates(self, name: &Name) -> impl Iterator<Item = Port> {
-        let starts =
-            self.parts().flat_map(|(_, lists)| lists.allow.about(name)).flat_map(|rule| rule.ports.ranges());
-        let ends =
-            self.parts().flat_map(|(_, lists)| lists.deny.about(name)).flat_map(|rule| rule.ports.ranges());
-        let numbers: Vec<u16> =
-            starts.map(|(start, _)| start).chain(ends.filter_map(|(_, end)| end.checked_add(1))).collect();
-        numbers.into_iter().flat_map(|number| Protocol::ALL.map(|protocol| Port { number, protocol }))
+    /// The ports that rules about `name` allow, whatever is denied.
+    fn listed(self, name: &Name, protocol: Protocol) -> Ports {
+        Ports::new(self.parts().flat_map(|(_, lists)| lists.allow.ports(name, protocol)).collect())
+    }
+
+    /// The ports that are left of them after the deny rules.
+    fn open(self, name: &Name, protocol: Protocol) -> Ports {
+        let denied = self.parts().flat_map(|(_, lists)| lists.deny.ports(name, protocol)).collect();
+        self.listed(name, protocol).and(&Ports::new(denied).others())
     }
 }
 
@@ -154,18 +158,12 @@ impl Judge for Policy {
 
     fn lookup(&self, service: &str, name: &Name) -> Decision {
         let scope = self.scope(service);
-        let mut refused = None;
-        for port in scope.candidates(name) {
-            let found = scope.by_name(name, port);
-            if found.allowed() {
-                return found;
-            }
-            refused = refused.or(Some(found));
-        }
-        refused.unwrap_or_else(|| {
-            let any = Port { number: u16::MAX, protocol: Protocol::Tcp };
-            scope.by_name(name, any)
-        })
+        let first = |protocol, ports: Ports| ports.first().map(|number| Port { number, protocol });
+        let open = Protocol::ALL.into_iter().find_map(|protocol| first(protocol, scope.open(name, protocol)));
+        let listed =
+            || Protocol::ALL.into_iter().find_map(|protocol| first(protocol, scope.listed(name, protocol)));
+        let any = Port { number: u16::MAX, protocol: Protocol::Tcp };
+        scope.by_name(name, open.or_else(listed).unwrap_or(any))
     }
 
     fn rule(&self, service: &str, rule: RuleRef) -> Option<String> {

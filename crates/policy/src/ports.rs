@@ -112,6 +112,41 @@ impl Ports {
         after.checked_sub(1).and_then(|index| self.0.get(index)).is_some_and(|(_, end)| port <= *end)
     }
 
+    /// The ports that are in both.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let (mut left, mut right) = (self.ranges().peekable(), other.ranges().peekable());
+        let mut both = Vec::new();
+        while let (Some(one), Some(two)) = (left.peek().copied(), right.peek().copied()) {
+            let (start, end) = (one.0.max(two.0), one.1.min(two.1));
+            if start <= end {
+                both.push((start, end));
+            }
+            if one.1 < two.1 {
+                left.next()
+            } else {
+                right.next()
+            };
+        }
+        Self(both)
+    }
+
+    /// All other ports from 1.
+    pub(crate) fn others(&self) -> Self {
+        let mut others = Vec::with_capacity(self.0.len() + 1);
+        let mut next = Some(1);
+        for (start, end) in self.ranges() {
+            others.extend(next.filter(|next| *next < start).map(|next| (next, start - 1)));
+            next = end.checked_add(1);
+        }
+        others.extend(next.map(|next| (next, u16::MAX)));
+        Self(others)
+    }
+
+    /// The first port.
+    pub(crate) fn first(&self) -> Option<u16> {
+        self.0.first().map(|(start, _)| *start)
+    }
+
     /// The ranges, each with its first and last port.
     pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.0.iter().copied()

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use crate::cidr::Cidr;
 use crate::host::Name;
 use crate::pattern::{Names, Pattern};
-use crate::ports::{Port, Ports, Protocols};
+use crate::ports::{Port, Ports, Protocol, Protocols};
 
 /// What a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +82,13 @@ impl RuleSet {
         first
     }
 
-    /// All rules for this name, whatever the port.
-    pub(crate) fn about(&self, name: &Name) -> Vec<&Checked> {
+    /// The ranges of ports of this protocol in all rules for this name.
+    pub(crate) fn ports(&self, name: &Name, protocol: Protocol) -> Vec<(u16, u16)> {
         let mut found = Vec::new();
-        self.names.find(name, &mut |index| found.extend(self.get(index)));
+        self.names.find(name, &mut |index| {
+            let rule = self.get(index).filter(|rule| rule.protocols.contains(protocol));
+            found.extend(rule.into_iter().flat_map(|rule| rule.ports.ranges()));
+        });
         found
     }
 
