@@ -31,7 +31,7 @@ mod source;
 mod tests;
 
 pub use address::{Embedded, canonical, embedded};
-pub use bindings::{BINDINGS_PER_SERVICE, Bindings, MAX_LIFETIME, MIN_LIFETIME};
+pub use bindings::{BINDINGS_PER_NAME, BINDINGS_PER_SERVICE, Bindings, MAX_LIFETIME, MIN_LIFETIME};
 pub use cidr::{Cidr, CidrError};
 pub use compile::{MAX_RANGES, MAX_RULES};
 pub use decision::{Decision, List, Origin, Reason, Record, RuleRef, Section, refused_input};

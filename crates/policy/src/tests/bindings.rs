@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{operator, tcp, web};
-use crate::{Bindings, Flow, Judge, MAX_LIFETIME, MIN_LIFETIME, Name, Narrowed, Reason};
+use crate::{
+    BINDINGS_PER_NAME, BINDINGS_PER_SERVICE, Bindings, Flow, Judge, MAX_ADDRESSES, MAX_LIFETIME,
+    MIN_LIFETIME, Name, Narrowed, Reason,
+};
 
 const NOW: Duration = Duration::from_secs(1000);
 const SHARED: [u8; 4] = [8, 8, 8, 8];
@@ -85,14 +88,14 @@ fn the_binding_that_ends_first_makes_room() {
     assert_eq!(bind("web", "long.test", 900, NOW), 0);
     assert_eq!(bind("web", "short.test", 100, NOW), 0);
     assert_eq!(bind("web", "new.test", 500, NOW), 1);
-    assert_eq!(bind("nobody", "new.test", 500, NOW), 0);
+    assert_eq!(bind("unknown", "new.test", 500, NOW), 0);
     assert_eq!(names(&bindings, "web", NOW), ["long.test", "new.test"]);
     assert_eq!(names(&bindings, "db", NOW), ["db.test"], "another service's bindings stay");
-    assert_eq!((bindings.len("web"), bindings.len("nobody")), (2, 0));
+    assert_eq!((bindings.len("web"), bindings.len("unknown")), (2, 0));
 }
 
 #[test]
-fn an_evicted_binding_that_had_ended_is_not_counted() {
+fn an_evicted_binding_that_had_expired_is_not_counted() {
     let mut bindings = bindings(1);
     bindings.bind("web", &name("old.test"), &[SHARED.into()], seconds(60), NOW);
     let later = NOW + seconds(60);
@@ -209,4 +212,49 @@ fn an_operators_denial_of_a_name_counts_on_a_flow_that_a_range_allows() {
     let mixed = bound(&["evil.test", "any.test"]);
     assert_eq!(judged(&policy, &mixed, Some("evil.test")), (Reason::Pending, Reason::Denied));
     assert_eq!(judged(&policy, &mixed, Some("any.test")), (Reason::Pending, Reason::Number));
+}
+
+fn addresses(first: u32, count: usize) -> Vec<IpAddr> {
+    (first..).take(count).map(|bits| IpAddr::V4(bits.into())).collect()
+}
+
+#[test]
+fn one_answer_binds_a_limited_number_of_addresses() {
+    let mut bindings = bound(&["a.test"]);
+    let many = addresses(1 << 30, 4096);
+    assert_eq!(bindings.bind("web", &name("many.test"), &many, seconds(900), NOW), 0);
+    assert_eq!(bindings.len("web"), 1 + MAX_ADDRESSES);
+    assert_eq!(names(&bindings, "web", NOW), ["a.test"]);
+}
+
+#[test]
+fn a_name_whose_addresses_rotate_evicts_its_own_bindings_only() {
+    let mut bindings = bindings(BINDINGS_PER_SERVICE);
+    bindings.bind("web", &name("a.test"), &[SHARED.into()], seconds(60), NOW);
+    for round in 0..100 {
+        let answer = addresses((1 << 30) + 64 * round, 64);
+        bindings.bind("web", &name("rotates.test"), &answer, seconds(900), NOW);
+        let is_bound = |address| bindings.names("web", address, NOW).next().is_some();
+        assert!(answer.into_iter().all(is_bound), "an answer is bound");
+        assert!(bindings.len("web") <= 1 + BINDINGS_PER_NAME);
+    }
+    assert_eq!(names(&bindings, "web", NOW), ["a.test"]);
+}
+
+#[test]
+fn a_binding_is_evicted_from_the_name_with_most_and_never_from_the_answer() {
+    let mut bindings = bindings(10);
+    bindings.bind("web", &name("small.test"), &[SHARED.into()], seconds(60), NOW);
+    bindings.bind("web", &name("large.test"), &addresses(1 << 30, 8), seconds(900), NOW);
+    let one: [IpAddr; 2] = [[9, 9, 9, 9].into(), [9, 9, 9, 8].into()];
+    assert_eq!(bindings.bind("web", &name("new.test"), &one, seconds(0), NOW), 1);
+    assert_eq!(names(&bindings, "web", NOW), ["small.test"]);
+    // Bound again, with a shorter TTL than everything else.
+    assert_eq!(bindings.bind("web", &name("new.test"), &addresses(1 << 29, 10), seconds(0), NOW), 10);
+    assert_eq!(bindings.len("web"), 10);
+    for address in addresses(1 << 29, 10) {
+        assert!(bindings.names("web", address, NOW).next().is_some(), "{address}");
+    }
+    assert_eq!(bindings.expire(NOW + MAX_LIFETIME), None);
+    assert_eq!(bindings.len("web"), 0);
 }
