@@ -19,37 +19,57 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// The IPv4 addresses that an IPv6 address leads to by a translator or a tunnel; a Teredo address has two, its server and its client.
-/// Of NAT64 with a prefix of the operator's own nothing is known: such a prefix is judged as the public addresses that it consists of.
+/// The IPv4 addresses that an IPv6 address leads to by a translator or a tunnel; some have several, since the address alone does not
+/// tell which is meant. Of NAT64 with a prefix of the operator's own nothing is known: such a prefix is judged as the public addresses
+/// that it consists of.
 pub fn embedded(address: IpAddr) -> impl Iterator<Item = Embedded> {
     let found = match address {
-        IpAddr::V4(_) => [None; 2],
+        IpAddr::V4(_) => Vec::new(),
         IpAddr::V6(v6) => within(v6),
     };
-    found.into_iter().flatten()
+    found.into_iter()
 }
 
-fn within(address: Ipv6Addr) -> [Option<Embedded>; 2] {
-    let one = |high: u16, low: u16, form| [Some(Embedded { address: join(high, low), form }), None];
-    match address.segments() {
+fn within(address: Ipv6Addr) -> Vec<Embedded> {
+    let one = |high: u16, low: u16, form| vec![Embedded { address: join(high, low), form }];
+    let segments = address.segments();
+    let mut found = match segments {
         // The unspecified address and ::1 are no IPv4 addresses.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None; 2],
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Vec::new(),
         [0, 0, 0, 0, 0, 0xffff, high, low] => one(high, low, "IPv4-mapped"),
         [0, 0, 0, 0, 0, 0, high, low] => one(high, low, "IPv4-compatible"),
         [0, 0, 0, 0, 0xffff, 0, high, low] => one(high, low, "IPv4-translated"),
-        // In 64:ff9b:1::/48 RFC 6052 places the address elsewhere if the prefix is shorter than 96 bits; the last 32 bits are zero
-        // then, and 0.0.0.0 is refused.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, .., high, low] => one(high, low, "NAT64"),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => one(high, low, "NAT64"),
+        [0x64, 0xff9b, 1, ..] => local_nat64(address),
         [0x2002, high, low, ..] => one(high, low, "6to4"),
-        [0x2001, 0, server_high, server_low, _, _, high, low] => [
-            Some(Embedded { address: join(server_high, server_low), form: "Teredo server" }),
+        [0x2001, 0, server_high, server_low, _, _, high, low] => vec![
+            Embedded { address: join(server_high, server_low), form: "Teredo server" },
             // RFC 4380, section 4: all bits of the client's address are inverted.
-            Some(Embedded { address: join(!high, !low), form: "Teredo client" }),
+            Embedded { address: join(!high, !low), form: "Teredo client" },
         ],
-        // RFC 5214, section 6.1, in any prefix.
-        [.., 0 | 0x200, 0x5efe, high, low] => one(high, low, "ISATAP"),
-        _ => [None; 2],
+        _ => Vec::new(),
+    };
+    // RFC 5214, section 6.1: in any prefix, also in one that contains an address itself.
+    if let [.., 0 | 0x200, 0x5efe, high, low] = segments {
+        found.push(Embedded { address: join(high, low), form: "ISATAP" });
     }
+    found
+}
+
+/// 64:ff9b:1::/48 is for translators with any prefix within it (RFC 8215): the address is in one of four places (RFC 6052, section
+/// 2.2), and the suffix after it may be anything. A place that holds nothing but zeros, or "this network", is not meant, except the
+/// last one: an address that ends in zeros is refused, as 0.0.0.0 is.
+fn local_nat64(address: Ipv6Addr) -> Vec<Embedded> {
+    let [_, _, _, _, _, _, a, b, _, c, d, e, f, last @ ..] = address.octets();
+    let elsewhere = [
+        (Ipv4Addr::new(a, b, c, d), "NAT64 with a prefix of 48 bits"),
+        (Ipv4Addr::new(b, c, d, e), "NAT64 with a prefix of 56 bits"),
+        (Ipv4Addr::new(c, d, e, f), "NAT64 with a prefix of 64 bits"),
+    ];
+    let [first, second, third] = last;
+    let whole = Embedded { address: Ipv4Addr::new(f, first, second, third), form: "NAT64" };
+    let elsewhere = elsewhere.into_iter().filter(|(address, _)| address.octets()[0] != 0);
+    std::iter::once(whole).chain(elsewhere.map(|(address, form)| Embedded { address, form })).collect()
 }
 
 fn join(high: u16, low: u16) -> Ipv4Addr {

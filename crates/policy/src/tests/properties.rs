@@ -316,7 +316,8 @@ proptest! {
     fn a_lookup_is_allowed_exactly_if_a_port_is(egress in egress(), operator in operator(), name in name()) {
         let policy = Policy::new(&egress).unwrap();
         let narrowed = Narrowed::new(policy.clone(), operator);
-        for judge in [&policy as &dyn Judge, &narrowed] {
+        let judges: [&dyn Judge; 2] = [&policy, &narrowed];
+        for judge in judges {
             let ports = [1, 79, 80, 81, 399, 400, 442, 443, 444, 500, 501, 65535];
             let any = ports.iter().any(|number| {
                 let ports = Protocol::ALL.map(|protocol| Port { number: *number, protocol });

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::{Cidr, Class, SPECIAL, canonical, embedded, special};
+use crate::{Cidr, Class, Judge, SPECIAL, canonical, embedded, special};
 
 /// The first and last addresses of ranges, and their neighbours.
 const CLASSES: &[(&str, Option<Class>)] = &[
@@ -171,5 +171,34 @@ fn a_range_has_one_form() {
     ] {
         let error = Cidr::parse(text).unwrap_err().to_string();
         assert!(error.contains(words), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_address_with_several_readings_is_judged_by_each() {
+    let policy = super::web(
+        &["64:ff9b:1::/48 443 tcp", "2002::/16 443 tcp", "2600::/16 443 tcp"],
+        &["9.9.9.9 any any"],
+    );
+    for (text, allowed) in [
+        ("64:ff9b:1::808:808", true),
+        // With prefixes of 48, 56 and 64 bits, and a suffix that is a public address.
+        ("64:ff9b:1:7f00:0:100:808:808", false),
+        ("64:ff9b:1:a00:0:100:808:808", false),
+        ("64:ff9b:1:909:9:900:808:808", false),
+        ("64:ff9b:1:7f:0:1:808:808", false),
+        ("64:ff9b:1:0:7f:0:108:808", false),
+        ("64:ff9b:1:0:9:909:908:808", false),
+        ("64:ff9b:1:808:8:800::", false),
+        ("2002:808:808::1", true),
+        ("2002:808:808::5efe:8.8.8.8", true),
+        ("2002:808:808::5efe:127.0.0.1", false),
+        ("2002:808:808::200:5efe:10.0.0.1", false),
+        ("2002:7f00:1::5efe:8.8.8.8", false),
+        ("2600::5efe:9.9.9.9", false),
+    ] {
+        let address = text.parse().unwrap();
+        let decision = policy.by_number("web", address, super::tcp(443));
+        assert_eq!(decision.allowed(), allowed, "{text}: {decision:?}");
     }
 }
