@@ -25,7 +25,7 @@ const SHOWN: usize = 80;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Targets {
     All,
-    /// The operator's `host`: names lead nowhere there.
+    /// Ranges of the host's own addresses only, as in the operator's `host`; no names.
     OfTheHost,
 }
 
@@ -65,7 +65,7 @@ fn to(text: &str, targets: Targets) -> Result<To, String> {
         let range = Cidr::parse(text).map_err(|error| error.to_string())?;
         if targets == Targets::OfTheHost && !leads_to_host(range) {
             return Err(
-                "not a range of the host's own addresses: loopback, link-local or a metadata service"
+                "not a range of the host's own addresses: loopback, link-local, a metadata service, multicast or broadcast"
                     .to_owned(),
             );
         }

@@ -48,7 +48,7 @@ pub struct Target {
     pub port: Port,
 }
 
-/// Why a text is not a host. The one who wrote it must act.
+/// Why a text is not a host, and what to write instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// No text, or only the root's dot.
@@ -156,7 +156,7 @@ impl Name {
 /// Why a text is not a host and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// No port, or none from 1 to 65535.
+    /// No port, none from 1 to 65535, or one with leading zeros.
     #[error("a port from 1 to 65535 is missing: write HOST:PORT, with an IPv6 address in brackets")]
     Port,
     /// The host is not valid.
@@ -171,8 +171,9 @@ impl Target {
         if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
             return Err(TargetError::Port);
         }
-        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let number = port.parse().ok().filter(|number| digits && *number != 0).ok_or(TargetError::Port)?;
+        // `parse` accepts a sign, and a leading zero could mean octal.
+        let digits = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+        let number = port.parse().ok().filter(|_| digits).ok_or(TargetError::Port)?;
         Ok(Self { host: Host::parse(host)?, port: Port { number, protocol } })
     }
 }
@@ -189,7 +190,7 @@ fn ipv6(text: &str) -> Result<IpAddr, HostError> {
 
 /// Lower-case ASCII labels by UTS 46, non-transitional, without the root's dot. The URL Standard allows hyphens in the third and fourth
 /// place, which existing names have (`r3---x`); at the start and end of a label RFC 1123 does not.
-fn to_ascii(text: &str) -> Result<String, HostError> {
+pub(crate) fn to_ascii(text: &str) -> Result<String, HostError> {
     if let Some(refused) = text.chars().find(|letter| is_refused(*letter)) {
         return Err(HostError::Character(refused));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::address::canonical;
 use crate::bindings::Bindings;
 use crate::decision::{Decision, Reason, RuleRef, explanation};
-use crate::host::{Host, Name, Target};
+use crate::host::{Host, HostError, Name, Target};
 use crate::ports::Port;
 
 /// The maximum number of addresses of one answer that are judged: an answer over UDP with EDNS has room for some seventy IPv4
@@ -82,10 +82,10 @@ pub trait Judge {
             (true, Some((_, first))) => first.clone(),
             (false, _) => by_name,
         };
-        refused.extend(addresses.iter().skip(MAX_ADDRESSES).take(1).map(|address| {
-            let reason = Decision::plain(Reason::TooManyAddresses);
-            (canonical(*address), reason)
-        }));
+        let judged = distinct(addresses);
+        let mut others = addresses.iter().skip(MAX_ADDRESSES).map(|address| canonical(*address));
+        let other = others.find(|address| !judged.contains(address));
+        refused.extend(other.map(|address| (address, Decision::plain(Reason::TooManyAddresses))));
         Resolved { decision, allowed, refused }
     }
 
@@ -119,8 +119,11 @@ pub trait Judge {
             Reason::Number | Reason::Unrestricted => by_denials(number, &bound),
             _ => number,
         };
-        let named = match (number.allowed() || number.reason == Reason::NoRule, Host::parse(sni)) {
+        let by_range = matches!(number.reason, Reason::Number | Reason::Unrestricted);
+        let named = match (number.allowed() || number.reason == Reason::NoRule, as_sent(sni)) {
             (false, _) => return number,
+            // A program names its own machine so; no rule about names can.
+            (true, Err(HostError::Localhost)) if by_range && is_loopback(flow.address) => return number,
             (true, Err(error)) => return Decision::plain(Reason::HelloInvalid(error)),
             (true, Ok(named)) => named,
         };
@@ -181,6 +184,18 @@ fn by_denials(number: Decision, bound: &[(Name, Decision)]) -> Decision {
     } else {
         Decision { reason: Reason::Pending, ..number }
     }
+}
+
+/// The host that a connection names. The peer gets these bytes and not their canonical form: what is not ASCII, it may map otherwise.
+fn as_sent(sni: &str) -> Result<Host, HostError> {
+    match sni.chars().find(|letter| !letter.is_ascii()) {
+        Some(letter) => Err(HostError::Character(letter)),
+        None => Host::parse(sni),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    canonical(address).is_loopback()
 }
 
 /// What was decided about a name that the connection names.

@@ -60,7 +60,8 @@ impl Operator {
         if let Some(refused) = self.refused(address, port) {
             return refused;
         }
-        if let Some(index) = self.host.by_number(address, port, None) {
+        let nothing = self.only.as_ref().is_some_and(RuleSet::is_empty);
+        if let Some(index) = self.host.by_number(address, port, None).filter(|_| !nothing) {
             return decision(Some((List::Host, index)), Reason::Number);
         }
         self.only(Reason::Number, |rules| rules.by_number(address, port, None))

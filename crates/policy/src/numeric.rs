@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 /// An address has at most four parts.
 const PARTS: usize = 4;
 
-/// Whether C libraries may read this as a number instead of a name: its last label consists of digits, or starts with `0x` and
+/// Whether a C library could read this as an address instead of a name: its last label consists of digits, or starts with `0x` and
 /// consists of hexadecimal digits. That is the rule of the URL Standard, section 3.5 ("ends in a number"). No top-level domain is one
 /// (RFC 3696, section 2).
 pub(crate) fn is_numeric(text: &str) -> bool {

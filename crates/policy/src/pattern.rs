@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::host::{Host, HostError, Name};
+use crate::host::{Host, HostError, Name, to_ascii};
 
 /// A pattern of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ impl Pattern {
                 "**" if index > 0 => return Err(PatternError::InnerDoubleStar),
                 "*" | "**" => {}
                 label if label.contains('*') => return Err(PatternError::PartialStar),
+                // Alone as well: a label that maps to nothing or to two would move the stars.
+                label if to_ascii(label)?.contains('.') => return Err(PatternError::Dot),
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a table. Of all ranges that contain an address, the longest prefix decides. Sources are the IANA registries of IPv4 and
 //! IPv6 special-purpose addresses (RFC 6890, RFC 8190), of IPv4 address space and of IPv6 global unicast assignments, as of November
-//! 2026, and for metadata services the documentation of each cloud. An entry that IANA marks as globally reachable is left out where
+//! 2026, and for metadata services what is publicly known of the clouds that are named there. An entry that IANA marks as globally reachable is left out where
 //! it is a service for everyone (AS112, AMT); within 192.0.0.0/24 and `2001::/23` it is refused with the rest.
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub enum Class {
     Private,
     /// The link that the machine is attached to.
     LinkLocal,
-    /// A cloud's services for its virtual machines: credentials, configuration, user data.
+    /// A service that a cloud offers to each of its virtual machines: credentials, configuration, user data.
     Metadata,
     /// Between a provider's NAT and its customers (CGNAT).
     Shared,
@@ -61,11 +61,19 @@ impl Class {
         }
     }
 
-    /// Whether such an address leads to the machine that makes the connection, or to a service of its cloud for that machine. The host
-    /// refuses these whatever the manifest allows, unless its operator allows them.
+    /// Whether such an address leads to the machine that makes the connection, to a service of its cloud for that machine, or to all
+    /// machines of its link. The host refuses these whatever the manifest allows, unless its operator allows them.
     #[must_use]
     pub fn is_of_the_host(self) -> bool {
-        matches!(self, Self::Unspecified | Self::Loopback | Self::LinkLocal | Self::Metadata)
+        matches!(
+            self,
+            Self::Unspecified
+                | Self::Loopback
+                | Self::LinkLocal
+                | Self::Metadata
+                | Self::Multicast
+                | Self::Broadcast
+        )
     }
 }
 

@@ -92,6 +92,10 @@ impl RuleSet {
         found
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&Checked> {
         self.rules.get(usize::try_from(index).ok()?)
     }

@@ -258,3 +258,26 @@ fn a_binding_is_evicted_from_the_name_with_most_and_never_from_the_answer() {
     assert_eq!(bindings.expire(NOW + MAX_LIFETIME), None);
     assert_eq!(bindings.len("web"), 0);
 }
+
+#[test]
+fn a_server_name_that_is_not_ascii_is_refused() {
+    let policy = web(&["8.8.8.0/24 443 tcp", "a.test 443 tcp"], &[]);
+    for sni in ["\u{ff41}.test", "a\u{3002}test", "a\u{ad}.test"] {
+        let decision = policy.judge_hello(&bound(&["a.test"]), &flow(SHARED), Some(sni), NOW);
+        assert!(matches!(decision.reason, Reason::HelloInvalid(_)), "{sni:?}: {decision:?}");
+    }
+}
+
+#[test]
+fn localhost_is_named_only_on_a_loopback_address_that_a_range_allows() {
+    let policy = web(&["127.0.0.0/8 443 tcp", "8.8.8.8 443 tcp"], &[]);
+    let allowed =
+        |address: [u8; 4]| policy.judge_hello(&bindings(1), &flow(address), Some("localhost"), NOW).allowed();
+    assert!(allowed([127, 0, 0, 1]));
+    assert!(!allowed(SHARED));
+    assert!(
+        !web(&["** 443 tcp"], &[])
+            .judge_hello(&bindings(1), &flow([127, 0, 0, 1]), Some("localhost"), NOW)
+            .allowed()
+    );
+}

@@ -262,3 +262,10 @@ fn targets_have_a_host_and_a_port() {
         assert_eq!(Target::parse(input, Protocol::Tcp), Err(TargetError::Host(error)), "{input:?}");
     }
 }
+
+#[test]
+fn a_port_has_no_leading_zeros() {
+    for text in ["a.test:0443", "a.test:00", "a.test:", "a.test:+1"] {
+        assert!(crate::Target::parse(text, crate::Protocol::Tcp).is_err(), "{text}");
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::{rule, rules, tcp, web};
 use crate::{
-    Egress, Host, Judge, MAX_ADDRESSES, MAX_PROBLEMS, MAX_RANGES, MAX_RULES, Name, Operator, OperatorList,
-    Pattern, Policy, Protocol, Record, Report, Rules, Target, refused_input,
+    Egress, Host, Judge, MAX_ADDRESSES, MAX_PROBLEMS, MAX_RANGES, MAX_RULES, Name, Narrowed, Operator,
+    OperatorList, Pattern, Policy, Protocol, Reason, Record, Report, Rules, Target, refused_input,
 };
 
 fn problems(rules: Rules) -> Report {
@@ -88,9 +88,18 @@ fn unknown_and_missing_fields_are_refused() {
 fn the_operator_opens_only_addresses_of_the_host() {
     let list =
         |to: &str| OperatorList { host: vec![rule(&format!("{to} 80 tcp"))], ..OperatorList::default() };
-    for to in
-        ["127.0.0.1", "127.0.0.0/8", "169.254.0.0/16", "169.254.169.254", "::1", "fe80::/10", "fd00:ec2::/32"]
-    {
+    for to in [
+        "127.0.0.1",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "169.254.169.254",
+        "::1",
+        "fe80::/10",
+        "fd00:ec2::/32",
+        "224.0.0.251",
+        "ff02::/16",
+        "255.255.255.255",
+    ] {
         assert!(Operator::new(&list(to)).is_ok(), "{to}");
     }
     for to in ["0.0.0.0/0", "10.0.0.0/8", "8.8.8.8", "example.com", "**", "126.0.0.0/7", "::/0"] {
@@ -187,4 +196,46 @@ fn a_lookup_with_very_many_ports_takes_no_longer_than_reading_them() {
     assert!(!policy.lookup("web", &crate::Name::parse("a.test").unwrap()).allowed());
     // Half a million ranges; if each were compared with every rule, it would be two thousand million steps.
     assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_empty_only_allows_nothing() {
+    let policy = super::web(&["** any any", "0.0.0.0/0 any any", "127.0.0.0/8 any any"], &[]);
+    let narrowed = Narrowed::new(policy, super::operator(Some(&[]), &[], &["127.0.0.1 any any"]));
+    for host in ["a.test", "8.8.8.8", "127.0.0.1"] {
+        let target = Target { host: Host::parse(host).unwrap(), port: super::tcp(443) };
+        assert_eq!(narrowed.decide("web", &target).reason, Reason::NoRule, "{host}");
+    }
+    assert!(!narrowed.lookup("web", &Name::parse("a.test").unwrap()).allowed());
+}
+
+#[test]
+fn the_host_reaches_no_group_unless_its_operator_allows_it() {
+    let policy = super::web(&["224.0.0.0/4 any any", "255.255.255.255 any any", "ff02::/16 any any"], &[]);
+    let guarded = Narrowed::new(policy.clone(), Operator::default());
+    let opened =
+        super::operator(None, &[], &["224.0.0.0/4 any any", "255.255.255.255 any any", "ff02::/16 any any"]);
+    let opened = Narrowed::new(policy.clone(), opened);
+    for text in ["224.0.0.251", "255.255.255.255", "ff02::fb"] {
+        let address = text.parse().unwrap();
+        let allowed = |judge: &dyn Judge| judge.by_number("web", address, super::udp(5353)).allowed();
+        assert_eq!((allowed(&policy), allowed(&guarded), allowed(&opened)), (true, false, true), "{text}");
+    }
+}
+
+#[test]
+fn a_label_that_vanishes_or_splits_does_not_move_a_star() {
+    for text in ["*.a\u{3002}b.\u{ad}", "*.\u{ad}.a\u{3002}b", "a\u{3002}b.test", "\u{ad}.test", "a.\u{200b}"]
+    {
+        assert!(Pattern::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_repeated_address_has_one_decision() {
+    let policy = super::web(&["** any any"], &[]);
+    let name = Name::parse("a.test").unwrap();
+    let one: std::net::IpAddr = [8, 8, 8, 8].into();
+    let resolved = policy.decide_resolved("web", &name, &[one; 65], super::tcp(443));
+    assert_eq!((resolved.allowed, resolved.refused), (vec![one], Vec::new()));
 }
