@@ -56,20 +56,21 @@ fn within(address: Ipv6Addr) -> Vec<Embedded> {
     found
 }
 
-/// 64:ff9b:1::/48 is for translators with any prefix within it (RFC 8215): the address is in one of four places (RFC 6052, section
-/// 2.2), and the suffix after it may be anything. A place that holds nothing but zeros, or "this network", is not meant, except the
-/// last one: an address that ends in zeros is refused, as 0.0.0.0 is.
+/// `64:ff9b:1::/48` is for translators with any prefix within it (RFC 8215): the address is in one of four places (RFC 6052, section
+/// 2.2), and the suffix after it may be anything. A place that holds "this network" (0.0.0.0/8) is not meant, except the last one: an
+/// address that ends in zeros is refused, as 0.0.0.0 is.
 fn local_nat64(address: Ipv6Addr) -> Vec<Embedded> {
-    let [_, _, _, _, _, _, a, b, _, c, d, e, f, last @ ..] = address.octets();
+    let [.., at6, at7, _, at9, at10, at11, at12, at13, at14, at15] = address.octets();
     let elsewhere = [
-        (Ipv4Addr::new(a, b, c, d), "NAT64 with a prefix of 48 bits"),
-        (Ipv4Addr::new(b, c, d, e), "NAT64 with a prefix of 56 bits"),
-        (Ipv4Addr::new(c, d, e, f), "NAT64 with a prefix of 64 bits"),
+        ([at6, at7, at9, at10], "NAT64 with a prefix of 48 bits"),
+        ([at7, at9, at10, at11], "NAT64 with a prefix of 56 bits"),
+        ([at9, at10, at11, at12], "NAT64 with a prefix of 64 bits"),
     ];
-    let [first, second, third] = last;
-    let whole = Embedded { address: Ipv4Addr::new(f, first, second, third), form: "NAT64" };
-    let elsewhere = elsewhere.into_iter().filter(|(address, _)| address.octets()[0] != 0);
-    std::iter::once(whole).chain(elsewhere.map(|(address, form)| Embedded { address, form })).collect()
+    let elsewhere = elsewhere.into_iter().filter(|([first, ..], _)| *first != 0);
+    std::iter::once(([at12, at13, at14, at15], "NAT64"))
+        .chain(elsewhere)
+        .map(|(octets, form)| Embedded { address: octets.into(), form })
+        .collect()
 }
 
 fn join(high: u16, low: u16) -> Ipv4Addr {
