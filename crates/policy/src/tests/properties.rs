@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::{
-    Bindings, Cidr, Class, Egress, Flow, Host, Judge, Name, Narrowed, Operator, OperatorList, Policy, Port,
-    Protocol, Rule, Rules, Target, special,
+    Bindings, Cidr, Class, Egress, Flow, Host, Judge, Name, Narrowed, Operator, OperatorList, Pattern,
+    Policy, Port, Ports, Protocol, Protocols, Rule, Rules, Target, special,
 };
 
 /// Few names, addresses and ports, so that rules and questions meet.
@@ -188,6 +188,59 @@ fn nearly() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
+/// What a deny rule matches is refused in every question, whatever allows it.
+fn wins(
+    judge: &dyn Judge,
+    rule: &Rule,
+    name: &Name,
+    address: IpAddr,
+    port: Port,
+) -> Result<(), TestCaseError> {
+    let other = Name::parse("zz.zz").unwrap();
+    let now = Duration::from_secs(1);
+    let flow = Flow { service: "web", address, port };
+    if to_name(rule).is_some_and(|pattern| covers(rule, port) && pattern.matches(name)) {
+        let mut bindings = Bindings::new(["web".to_owned()], 100);
+        prop_assert!(!judge.judge_hello(&bindings, &flow, Some(name.as_str()), now).allowed(), "unbound");
+        bindings.bind("web", name, &[address], now, now);
+        prop_assert!(!judge.by_name("web", name, port).allowed());
+        prop_assert!(!judge.resolved("web", name, address, port).allowed());
+        prop_assert!(!judge.decide_resolved("web", name, &[address], port).decision.allowed());
+        for sni in [None, Some(name.as_str()), Some(other.as_str())] {
+            prop_assert!(!judge.judge_hello(&bindings, &flow, sni, now).allowed(), "{:?}", sni);
+        }
+        prop_assert!(!judge.judge_flow(&bindings, &flow, now).allowed());
+        bindings.bind("web", &other, &[address], now, now);
+        for sni in [None, Some(name.as_str())] {
+            prop_assert!(!judge.judge_hello(&bindings, &flow, sni, now).allowed(), "shared: {:?}", sni);
+        }
+        if rule.ports.iter().any(|port| port == "any") && rule.protocol == "any" {
+            prop_assert!(!judge.lookup("web", name).allowed());
+        }
+    }
+    let within = Cidr::parse(&rule.to).is_ok_and(|range| range.contains(crate::canonical(address)));
+    if within && covers(rule, port) {
+        let mut bindings = Bindings::new(["web".to_owned()], 100);
+        bindings.bind("web", name, &[address], now, now);
+        prop_assert!(!judge.by_number("web", address, port).allowed());
+        prop_assert!(!judge.resolved("web", name, address, port).allowed());
+        prop_assert!(!judge.judge_flow(&bindings, &flow, now).allowed());
+        prop_assert!(!judge.judge_hello(&bindings, &flow, Some(name.as_str()), now).allowed());
+    }
+    Ok(())
+}
+
+fn to_name(rule: &Rule) -> Option<Pattern> {
+    Cidr::parse(&rule.to).is_err().then(|| Pattern::parse(&rule.to).expect("a valid pattern"))
+}
+
+fn covers(rule: &Rule, port: Port) -> bool {
+    let ports = rule.ports.iter().map(|text| Ports::range(text).expect("a valid range")).collect();
+    let protocol =
+        Protocols::parse(&rule.protocol).is_some_and(|protocols| protocols.contains(port.protocol));
+    protocol && Ports::new(ports).contains(port.number)
+}
+
 proptest! {
     #[test]
     fn a_canonical_form_is_its_own_canonical_form(text in prop_oneof![nearly(), any::<String>()]) {
@@ -231,19 +284,35 @@ proptest! {
     }
 
     #[test]
-    fn a_deny_rule_always_wins(egress in egress(), name in name(), address in address(), port in port()) {
+    fn a_deny_rule_always_wins(
+        egress in egress(), denied in list(), only in prop::option::of(list()), name in name(), address in address(), port in port(),
+    ) {
         let policy = Policy::new(&egress).unwrap();
+        let deny = denied.clone();
+        let operator = Operator::new(&OperatorList { only, deny, host: Vec::new() }).unwrap();
+        let narrowed = Narrowed::new(policy.clone(), operator);
         for rule in egress.every.deny.iter().chain(&egress.services["web"].deny) {
-            let alone = Rules { allow: vec![rule.clone()], deny: Vec::new() };
-            let alone = Policy::new(&Egress { every: alone, ..Egress::default() }).unwrap();
-            if alone.by_name("web", &name, port).allowed() {
-                prop_assert!(!policy.by_name("web", &name, port).allowed());
-                prop_assert!(!policy.resolved("web", &name, address, port).allowed());
-            }
-            if alone.by_number("web", address, port).allowed() {
-                prop_assert!(!policy.by_number("web", address, port).allowed());
-                prop_assert!(!policy.resolved("web", &name, address, port).allowed());
-            }
+            wins(&policy, rule, &name, address, port)?;
+            wins(&narrowed, rule, &name, address, port)?;
+        }
+        for rule in &denied {
+            wins(&narrowed, rule, &name, address, port)?;
+        }
+    }
+
+    #[test]
+    fn a_denial_of_everything_leaves_nothing(
+        egress in egress(), name in name(), address in address(), port in port(), by_operator in any::<bool>(),
+    ) {
+        let wide = ["**", "0.0.0.0/0", "::/0"].map(|to| super::rule(&format!("{to} any any"))).to_vec();
+        let (mut egress, mut list) = (egress, OperatorList::default());
+        if by_operator { list.deny = wide.clone() } else { egress.every.deny = wide.clone() }
+        let policy = Policy::new(&egress).unwrap();
+        let narrowed = Narrowed::new(policy, Operator::new(&list).unwrap());
+        prop_assert!(!narrowed.lookup("web", &name).allowed());
+        prop_assert!(!narrowed.by_number("web", address, port).allowed());
+        for rule in &wide {
+            wins(&narrowed, rule, &name, address, port)?;
         }
     }
 
