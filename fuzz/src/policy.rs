@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cloister_policy::{
-    Bindings, Egress, Flow, Host, Judge, Name, Narrowed, Operator, Policy, Port, Protocol, Record, Rule,
-    Rules, Target, refused_input,
+    Bindings, Egress, Flow, Host, Judge, Name, Narrowed, Operator, OperatorList, Policy, Port, Protocol,
+    Record, Rule, Rules, Target, refused_input,
 };
 
-/// Text: the first line may be rules as JSON, every other line is a host that the service `web` connects to. Hosts have one
-/// canonical form, a denial of everything wins over any rules, an operator's list never widens them, and records are printable.
+/// Text: the first line may be rules as JSON, the next an operator's list, every other line is a host that the service `web` connects to.
+/// Hosts have one canonical form, a denial of everything wins over any rules, an operator's list never widens them and its denials win,
+/// and records are printable.
 pub fn target(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -26,20 +27,39 @@ pub fn target(data: &[u8]) {
             return;
         }
     };
-    let narrowed = Narrowed::new(policy.clone(), Operator::default());
+    let (second, after) = hosts.split_once('\n').unwrap_or((hosts, ""));
+    let (list, hosts) = match serde_json::from_str::<OperatorList>(second) {
+        Ok(list) => (list, after),
+        Err(_) => (OperatorList::default(), hosts),
+    };
+    // Without `host`, the host's own addresses are closed whatever the rest of the list says.
+    let list = OperatorList { host: Vec::new(), ..list };
+    let Ok(operator) = Operator::new(&list) else { return };
+    let narrowed = Narrowed::new(policy.clone(), operator);
+    let deny = list.deny.iter().cloned().chain(WIDE.map(rule)).collect();
+    let closed =
+        Operator::new(&OperatorList { deny, ..list }).map(|closed| Narrowed::new(policy.clone(), closed));
     let denied = Policy::new(&denying(egress)).expect("two more rules are valid");
     for text in hosts.lines().take(MAX_HOSTS) {
         match Host::parse(text) {
-            Ok(host) => decided(&host, &policy, &narrowed, &denied),
+            Ok(host) => {
+                decided(&host, &policy, &narrowed, &denied);
+                closed.iter().for_each(|closed| refused(&host, closed));
+                refused(&host, &denied);
+            }
             Err(_) => printable(&refused_input("web", text)),
         }
         by_labels(text);
         named(&policy, text);
+        named(&narrowed, text);
     }
 }
 
 /// Hosts of one input: more would only make it slow.
 const MAX_HOSTS: usize = 64;
+
+/// Everything.
+const WIDE: [&str; 3] = ["**", "0.0.0.0/0", "::/0"];
 
 const PORTS: [Port; 2] =
     [Port { number: 443, protocol: Protocol::Tcp }, Port { number: 53, protocol: Protocol::Udp }];
@@ -64,6 +84,27 @@ fn decided(host: &Host, policy: &Policy, narrowed: &Narrowed, denied: &Policy) {
     }
 }
 
+/// Where everything is denied, nothing is allowed: in no question, bound or not.
+fn refused(host: &Host, judge: &dyn Judge) {
+    let address = IpAddr::from([8, 8, 8, 8]);
+    let sni = host.to_string();
+    for port in PORTS {
+        let flow = Flow { service: "web", address, port };
+        let mut bindings = Bindings::new(["web".to_owned()], 1);
+        assert!(!judge.decide("web", &Target { host: host.clone(), port }).allowed(), "{host}");
+        if let Host::Name(name) = host {
+            assert!(!judge.lookup("web", name).allowed(), "looked up: {host}");
+            assert!(judge.denied_name("web", name, port).is_some(), "not denied: {host}");
+            bindings.bind("web", name, &[address], Duration::ZERO, Duration::ZERO);
+        }
+        assert!(!judge.judge_flow(&bindings, &flow, Duration::ZERO).allowed(), "began: {host}");
+        assert!(
+            !judge.judge_hello(&bindings, &flow, Some(&sni), Duration::ZERO).allowed(),
+            "went on: {host}"
+        );
+    }
+}
+
 /// A name that is read label by label, as from a DNS message, is the name that is read as a text.
 fn by_labels(text: &str) {
     let labels = text.strip_suffix('.').unwrap_or(text).split('.').map(str::as_bytes);
@@ -73,7 +114,7 @@ fn by_labels(text: &str) {
 }
 
 /// Whatever a connection names, an address that no answer contained is only reached by number.
-fn named(policy: &Policy, sni: &str) {
+fn named(policy: &dyn Judge, sni: &str) {
     let bindings = Bindings::new(["web".to_owned()], 1);
     for address in [IpAddr::from([8, 8, 8, 8]), IpAddr::from([127, 0, 0, 1])] {
         let flow = Flow { service: "web", address, port: PORTS[0] };
@@ -98,6 +139,6 @@ fn every_name() -> Egress {
 }
 
 fn denying(mut egress: Egress) -> Egress {
-    egress.every.deny = ["**", "0.0.0.0/0", "::/0"].map(rule).to_vec();
+    egress.every.deny = WIDE.map(rule).to_vec();
     egress
 }
