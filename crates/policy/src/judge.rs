@@ -49,7 +49,8 @@ pub trait Judge {
     /// Whether `service` may connect to `address`, to which `name` resolved.
     fn resolved(&self, service: &str, name: &Name, address: IpAddr, port: Port) -> Decision;
 
-    /// The decision of a deny rule about `name`, whoever wrote it and whatever else allows or refuses the connection.
+    /// The decision of the first deny rule about `name`, of the manifest or the operator, if there is one. Nothing that allows the
+    /// connection counts against it.
     fn denied_name(&self, service: &str, name: &Name, port: Port) -> Option<Decision>;
 
     /// Whether `service` may resolve `name`: whether any port of it is allowed.

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a table. Of all ranges that contain an address, the longest prefix decides. Sources are the IANA registries of IPv4 and
 //! IPv6 special-purpose addresses (RFC 6890, RFC 8190), of IPv4 address space and of IPv6 global unicast assignments, as of November
-//! 2026, and for metadata services public descriptions of the clouds that are named. An entry that IANA marks as globally reachable is left out where
-//! it is a service for everyone (AS112, AMT); within 192.0.0.0/24 and `2001::/23` it is refused with the rest.
+//! 2026, and for metadata services public descriptions of the clouds that are named. An entry that IANA marks as globally reachable is
+//! left out where it is a service for everyone (AS112, AMT); within 192.0.0.0/24 and `2001::/23` it is refused with the rest.
 
 use std::net::IpAddr;
 
