@@ -41,7 +41,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The words for messages, with an article.
+    /// What a message calls it, such as `a private address`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
