@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod mutate;
 pub mod nsm;
 pub mod nts;
+pub mod policy;
 pub mod registry;
 pub mod snp;
 pub mod wire;
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 33] = [
+pub const TARGETS: [Target; 34] = [
     Target { name: "wire_frames", run: wire::frames, seeds: &[] },
     Target { name: "wire_chunks", run: wire::chunks, seeds: &[] },
     Target { name: "wire_records", run: wire::records, seeds: &[] },
@@ -88,4 +89,5 @@ pub const TARGETS: [Target; 33] = [
     Target { name: "tdx_answer", run: hardware::tdx_answer, seeds: &[] },
     Target { name: "registry_challenge", run: registry::challenge, seeds: &[] },
     Target { name: "snp_certificates", run: snp::certificates, seeds: &[] },
+    Target { name: "policy_target", run: policy::target, seeds: &[] },
 ];
