@@ -87,11 +87,15 @@ async fn a_gateway_that_dies_loses_its_connections_and_is_restarted_at_once() {
     let (client, service) = connected(&enclave, &server).await;
     let back = host.until(|s| s.state == State::Ready && gateway_is(s, Phase::Ready, 1)).await;
     assert!(matches!(back.servants[0].last_exit, Some(Exit::Signal { signal: 9, .. })));
+    // A state that lasts less than the shortest pause between two statuses is not sent.
     let degraded = host.seen.iter().find_map(|status| match &status.state {
         State::Degraded { why } => Some(why.as_str()),
         _ => None,
     });
-    assert_eq!(degraded, Some("@gateway is restarting after signal 9 SIGKILL"));
+    assert!(
+        degraded.is_none_or(|why| why == "@gateway is restarting after signal 9 SIGKILL"),
+        "{degraded:?}"
+    );
     ends(client, service).await;
     counts(&enclave, IngressCounters { accepted: 2, bytes_in: 8, ..IngressCounters::default() }).await;
     let log = enclave.logs(0, true).await.until(NAME, Stream::Supervisor, "ended").await;
